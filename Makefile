@@ -1,0 +1,79 @@
+# stave: `make` builds build/stave and its plugins; `make test` the unit tests; `make SAN=1 BUILD=build/san` the same
+# under the address and undefined-behaviour sanitizers. Dependencies come from tools/install (Debian packages).
+#
+# The file name is the build rule. src/ROOM/x.c is plain C; x.simd.c is compiled once per vector level (avx2, avx512,
+# avx512bf16), its symbols suffixed by STAVE_LEVEL; x.avx512bf16.c only for that level; x.plugin.c is a shared object
+# of its own that `stave` opens at run time. `rooms` says who may include whom, and from it comes what a test links.
+
+CC      ?= gcc
+BUILD   ?= build
+OPT     ?= -O2
+WARN     = -Wall -Wextra -Wshadow -Wno-unused-parameter -Werror=implicit-function-declaration -Werror=incompatible-pointer-types
+BASEFLAGS = -std=c11 -D_GNU_SOURCE -g $(OPT) $(WARN) -fopenmp -ffp-contract=off -fvisibility=hidden -Isrc -MMD -MP
+ifdef SAN
+BASEFLAGS += -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+LDSAN    = -fsanitize=address,undefined
+endif
+CFLAGS  += $(BASEFLAGS)
+LIBS     = -ldnnl -ljansson -lyaml -lpcre2-8 -lutf8proc -lzstd -lz -lxxhash -lcrypto -levent -levent_pthreads -lhwloc -fopenmp -lm -ldl -lpthread
+
+# What each vector level adds to the baseline x86-64.
+FLAGS_avx2       = -mavx2 -mfma -mf16c -mbmi2 -ffp-contract=fast -O3
+FLAGS_avx512     = $(FLAGS_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512
+FLAGS_avx512bf16 = $(FLAGS_avx512) -mavx512bf16 -mavx512vnni
+LEVELS           = avx2 avx512 avx512bf16
+
+ROOMS   := $(shell sed -n 's/^\([a-z]*\):.*/\1/p' rooms)
+# closure of a room: itself and all it may include, itself first
+uses     = $(shell sed -n 's/^$(1): *//p' rooms)
+closure  = $(1) $(call uses,$(1))
+
+plainsrc = $(filter-out %.simd.c %.plugin.c $(foreach l,$(LEVELS),%.$(l).c),$(wildcard src/$(1)/*.c))
+objects  = $(patsubst src/%.c,$(BUILD)/obj/%.o,$(call plainsrc,$(1))) \
+           $(foreach l,$(LEVELS),$(patsubst src/%.simd.c,$(BUILD)/obj/%.$(l).o,$(wildcard src/$(1)/*.simd.c)) \
+                                 $(patsubst src/%.c,$(BUILD)/obj/%.o,$(wildcard src/$(1)/*.$(l).c)))
+LIBRARIES = $(foreach r,$(filter-out cli,$(ROOMS)),$(if $(wildcard src/$(r)/*.c),$(BUILD)/lib$(r).a))
+libsof    = $(foreach r,$(call closure,$(1)),$(if $(filter-out cli,$(r)),$(if $(wildcard src/$(r)/*.c),$(BUILD)/lib$(r).a)))
+
+PLUGINS  = $(patsubst src/%.plugin.c,$(BUILD)/stave-%.so,$(subst comm/,,$(wildcard src/comm/*.plugin.c)))
+TESTSRC  = $(wildcard test/*/test_*.c)
+TESTBIN  = $(patsubst test/%.c,$(BUILD)/test/%,$(TESTSRC))
+
+all: $(BUILD)/stave $(PLUGINS)
+
+$(BUILD)/stave: $(call objects,cli) $(LIBRARIES)
+	$(CC) -o $@ $(call objects,cli) -Wl,--start-group $(LIBRARIES) -Wl,--end-group $(LDSAN) $(LIBS)
+
+define room
+$(BUILD)/lib$(1).a: $(call objects,$(1)); @rm -f $$@; ar rcs $$@ $$^
+# a unit test of a room links only the rooms that room may use
+$(BUILD)/test/$(1)/%: test/$(1)/%.c $(call libsof,$(1)); @mkdir -p $$(@D)
+	$$(CC) $$(CFLAGS) -Itest -o $$@ $$< -Wl,--start-group $(call libsof,$(1)) -Wl,--end-group $$(LDSAN) $$(LIBS) -lcmocka
+$(BUILD)/fuzz/$(1)/%: test/$(1)/%.c $(call libsof,$(1)); @mkdir -p $$(@D)
+	$$(CC) $$(CFLAGS) -Itest -o $$@ $$< -Wl,--start-group $(call libsof,$(1)) -Wl,--end-group $$(LDSAN) $$(LIBS)
+endef
+$(foreach r,$(ROOMS),$(eval $(call room,$(r))))
+
+define level
+$(BUILD)/obj/%.$(1).o: src/%.simd.c; @mkdir -p $$(@D)
+	$$(CC) $$(CFLAGS) $$(FLAGS_$(1)) -DSTAVE_LEVEL=$(1) -c -o $$@ $$<
+$(BUILD)/obj/%.$(1).o: src/%.$(1).c; @mkdir -p $$(@D)
+	$$(CC) $$(CFLAGS) $$(FLAGS_$(1)) -DSTAVE_LEVEL=$(1) -c -o $$@ $$<
+endef
+$(foreach l,$(LEVELS),$(eval $(call level,$(l))))
+
+$(BUILD)/obj/%.o: src/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -c -o $@ $<
+
+$(BUILD)/stave-mpi.so: src/comm/mpi.plugin.c
+	@mkdir -p $(@D)
+	OMPI_CC=$(CC) mpicc $(CFLAGS) -fPIC -shared -o $@ $<
+
+test: $(TESTBIN)
+
+clean:
+	rm -rf $(BUILD)
+
+.PHONY: all test clean
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

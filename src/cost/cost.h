@@ -1,0 +1,75 @@
+/* cost/: what a model costs. The shape of a model, every operation of a step with its flops and bytes, every tensor's
+ * size, and the machine's measured rates. The planner forecasts with it, training and serving measure against it; nothing
+ * else in the tree counts flops. Letters: B batch, T tokens of a row, C channels, H query heads, K key/value heads,
+ * D head width, I feed-forward width, V vocabulary, L layers. */
+#ifndef STAVE_COST_H
+#define STAVE_COST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/dtype.h"
+#include "base/err.h"
+
+enum stave_family { STAVE_GPT2, STAVE_LLAMA, STAVE_MISTRAL, STAVE_QWEN2, STAVE_QWEN3, STAVE_FAMILIES };
+enum stave_act { STAVE_GELU_TANH, STAVE_GELU_EXACT, STAVE_SWIGLU };
+
+/* The whole description of a model's arithmetic. Checked by stave_shape_check before anything is computed from it. */
+struct stave_shape {
+	enum stave_family family;
+	int L, C, H, K, D, I, V;
+	int T_max;            /* longest context: positions of the table (gpt2) or of the RoPE range */
+	enum stave_act act;
+	bool layernorm;       /* LayerNorm, else RMSNorm */
+	bool norm_bias;       /* LayerNorm has a bias */
+	bool learned_pos;     /* learned positions, else RoPE */
+	bool qkv_bias, out_bias, mlp_bias;
+	bool qk_norm;         /* RMSNorm over D of each query and key head, before RoPE (qwen3) */
+	bool tied;            /* the classifier is the embedding */
+	float norm_eps;
+	double rope_theta;
+	/* Llama-3 RoPE scaling; rope_factor 0 = none. rope_linear: f / factor for every frequency instead. */
+	double rope_factor, rope_low, rope_high;
+	int rope_original;
+	bool rope_linear;
+	int window;           /* sliding attention window, 0 = none (mistral) */
+};
+
+/* STAVE_ECONFIG with the offending number. Bounds every field, so that later products cannot overflow int64. */
+int stave_shape_check(const struct stave_shape *s, struct stave_err *err);
+/* V rounded up to a multiple of 16: rows of the embedding in memory; the extra rows are zero and stay zero. */
+static inline int stave_shape_vpad(const struct stave_shape *s) { return (s->V + 15) / 16 * 16; }
+/* Parameters as trained and published (no padding; a tied matrix counted once). */
+int64_t stave_shape_params(const struct stave_shape *s);
+/* 6 N + 12 L H D T per token (PaLM, appendix B; recompute and the causal half not discounted). */
+double stave_train_flops_per_token(const struct stave_shape *s, int T);
+
+/* One operation of a training or inference step. */
+enum stave_op_kind {
+	STAVE_OP_MATMUL,    /* (m, k) x (k, n) */
+	STAVE_OP_ATTENTION, /* flops counted on the causal half actually computed */
+	STAVE_OP_ELEMENT,   /* limited by bytes: norms, activations, residuals, rotary, conversions */
+	STAVE_OP_LOSS,      /* softmax over V with its gradient */
+	STAVE_OP_OPTIMIZER,
+	STAVE_OP_COMM,
+};
+enum stave_pass { STAVE_FORWARD, STAVE_DGRAD, STAVE_WGRAD, STAVE_UPDATE };
+struct stave_op {
+	const char *name;          /* "qkv", "attention", "norm1" … */
+	enum stave_op_kind kind;
+	enum stave_pass pass;
+	enum stave_dtype dtype;    /* of the product's inputs */
+	int64_t m, n, k;           /* MATMUL: shape; ATTENTION: m = B*H, n = T, k = D; else m = rows, n = columns */
+	int64_t count;             /* times per step (layers, micro-batches) */
+	double flops, bytes;       /* of one */
+};
+/* Every operation of one optimizer step of `micro` micro-batches of (B, T). Fills ops[0..max) and returns the number
+ * (STAVE_OPS_MAX is enough), so that Σ count·flops of matmuls and attention is the step's work. */
+#define STAVE_OPS_MAX 96
+enum stave_recompute { STAVE_KEEP_ALL, STAVE_RECOMPUTE_CHEAP, STAVE_RECOMPUTE_LAYER }; /* none | activations+norms | whole layers */
+int stave_cost_train_ops(const struct stave_shape *s, int B, int T, int micro, enum stave_dtype dtype, enum stave_recompute re, struct stave_op *ops);
+/* The same for one forward of `n` new tokens of one sequence after `past` cached ones. */
+int stave_cost_infer_ops(const struct stave_shape *s, int n, int past, enum stave_dtype weights, struct stave_op *ops);
+
+#endif

@@ -1,0 +1,43 @@
+/* The machine profile: measured rates of this machine, written by `stave bench machine`, read by train, run and plan. */
+#ifndef STAVE_COST_MACHINE_H
+#define STAVE_COST_MACHINE_H
+
+#include "cost/cost.h"
+
+/* The measured rate of one operation class at one size. The model of a machine is a list of these samples. */
+struct stave_rate {
+	char what[24];             /* "matmul", "attention", "norm", "gelu", "swiglu", "loss", "adamw", "rope", "embed", "convert"… */
+	enum stave_pass pass;
+	enum stave_dtype dtype;
+	int64_t m, n, k;           /* as in stave_op */
+	double per_s;              /* flops/s for MATMUL and ATTENTION, bytes/s for the rest */
+};
+#define STAVE_RATES_MAX 160
+struct stave_machine {
+	char cpu[64], level[16];   /* model name, kernel level used */
+	int cores, threads;
+	int64_t memory_bytes;
+	double peak_f32, peak_bf16, peak_i8; /* flop/s (op/s) of the best matrix product, 0: no such instructions */
+	double read_bytes_s, copy_bytes_s;   /* DRAM */
+	double touch_s_per_page;             /* first touch of a 4 KiB page */
+	double disk_write_bytes_s, disk_read_bytes_s;
+	double call_s;                       /* one parallel region with nothing in it */
+	int n_rates;
+	struct stave_rate rates[STAVE_RATES_MAX];
+};
+/* JSON, default path $STAVE_MACHINE, else $XDG_CONFIG_HOME/stave/machine.json, else ~/.config/stave/machine.json. */
+int stave_machine_load(struct stave_machine *m, const char *path_or_null, struct stave_err *err);
+int stave_machine_save(const struct stave_machine *m, const char *path_or_null, struct stave_err *err);
+/* Seconds of one operation by interpolating the samples of its class; peaks and bandwidth where there is no sample. */
+double stave_machine_op_s(const struct stave_machine *m, const struct stave_op *op);
+/* Sum over ops, and the shortest stave: name and share of the class that takes most of the time beyond its share of
+ * the useful work. `text` e.g. "matrix products at 81 % of peak, 74 % of the step". */
+struct stave_forecast {
+	double step_s;
+	double matmul_s, attention_s, element_s, loss_s, optimizer_s, comm_s;
+	const char *shortest;  /* static string */
+	double shortest_share;
+};
+struct stave_forecast stave_machine_forecast(const struct stave_machine *m, const struct stave_op *ops, int n);
+
+#endif

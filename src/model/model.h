@@ -1,0 +1,105 @@
+/* model/: families and their configs, where each parameter lies, Hugging Face directories, and the arithmetic: forward
+ * and backward for training, forward with a cache for inference. Letters as in cost.h: B T C H K D I V L.
+ *
+ * All parameters of a model lie in one float arena in file order of use (embedding, positions, layers, last norm, head);
+ * gradients and optimizer moments use the same offsets. Every matrix is (out, in), row-major: q, k and v are consecutive
+ * row blocks of one matrix (H·D + 2·K·D, C), gate and up of one (2·I, C), so a Hugging Face tensor is a block of rows.
+ * GPT-2's Conv1D files hold (in, out); they are transposed while loading and saving. */
+#ifndef STAVE_MODEL_H
+#define STAVE_MODEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "cost/cost.h"
+
+/* ---- configs ---- */
+
+/* config.json of a Hugging Face directory; unknown families and features are refused by name. */
+int stave_config_load(struct stave_shape *s, const char *dir, struct stave_err *err);
+int stave_config_save(const struct stave_shape *s, const char *dir, int eos, int bos, struct stave_err *err);
+/* "nano", "gpt2-124m", "gpt2-350m", "llama-124m", … (stave_presets); the vocabulary is V unless 0. */
+int stave_preset(struct stave_shape *s, const char *name, int V, struct stave_err *err);
+extern const char *const stave_presets[]; /* NULL-terminated, each followed by its description */
+
+/* ---- parameters ---- */
+
+struct stave_param {
+	char name[96];      /* Hugging Face tensor name */
+	int64_t offset;     /* in floats from the start of the arena */
+	int rows, cols;     /* (out, in); a vector has rows 1 */
+	bool vector;        /* 1-d in the file */
+	bool transposed;    /* the file holds (cols, rows) */
+	bool decay;         /* weight decay applies: 2-d */
+	bool hidden;        /* a matrix inside a layer: Muon's share */
+	int layer;          /* -1: embedding, positions, last norm, head */
+};
+struct stave_layer_at { /* offsets in floats, -1: the model has none */
+	int64_t norm1_w, norm1_b, qkv_w, qkv_b, qnorm_w, knorm_w, out_w, out_b, norm2_w, norm2_b, up_w, up_b, down_w, down_b;
+	int64_t begin, end;
+};
+struct stave_layout {
+	struct stave_shape shape;
+	struct stave_param *params;
+	int n_params;
+	struct stave_layer_at *layer; /* (L) */
+	int64_t wte, wpe, normf_w, normf_b, head; /* head == wte when tied */
+	int64_t n;                    /* floats, padding rows of wte and head included */
+};
+int stave_layout_open(struct stave_layout *l, const struct stave_shape *s, struct stave_err *err);
+void stave_layout_close(struct stave_layout *l);
+
+/* Weights from a Hugging Face directory (model.safetensors or shards; F32, BF16, F16) into p (l->n floats, zeroed here). */
+int stave_weights_load(const struct stave_layout *l, float *p, const char *dir, struct stave_err *err);
+/* model.safetensors in dtype F32 or BF16, and config.json. */
+int stave_weights_save(const struct stave_layout *l, const float *p, const char *dir, enum stave_dtype dtype, int eos, int bos, struct stave_err *err);
+/* GPT-2's initialisation: N(0, .02), residual projections N(0, .02/sqrt(2L)), gains 1, biases 0. Value i of tensor j is a
+ * function of (seed, name, i): independent of threads and ranks. */
+void stave_weights_init(const struct stave_layout *l, float *p, uint64_t seed);
+
+/* ---- training: forward and backward ---- */
+
+struct stave_net_config {
+	struct stave_shape shape;
+	int B, T;                   /* rows and tokens of a micro-batch */
+	enum stave_dtype dtype;     /* of activations and matrix products: F32 or BF16 */
+	enum stave_recompute recompute;
+	bool train;                 /* false: forward only (evaluation) */
+	bool doc_mask;
+};
+/* Bytes of each arena; what stave_net_open takes from `arena` is equal to `total` to the byte. */
+struct stave_net_memory {
+	size_t weights16, activations, workspace, total;
+};
+struct stave_net;
+int stave_net_plan(const struct stave_net_config *c, struct stave_net_memory *m, struct stave_err *err);
+/* params, grads: arenas of layout->n floats owned by the caller (grads NULL unless train). */
+int stave_net_open(struct stave_net **out, const struct stave_net_config *c, const struct stave_layout *l, float *params,
+                   float *grads, struct stave_arena *arena, struct stave_err *err);
+void stave_net_close(struct stave_net *n);
+/* Call after params changed: refreshes the bf16 copies in the layouts the products want (nothing in f32). Range of floats
+ * [begin, end); ranges cover whole layers. */
+void stave_net_refresh(struct stave_net *n);
+struct stave_batch { /* each (B, T) int32; start and pos may be NULL: one document, positions 0..T-1 */
+	const int32_t *inputs, *targets, *start, *pos;
+};
+/* Sum of losses in nats and number of unmasked targets. In training it also leaves the gradient of the last norm's output;
+ * gradients are of the SUM of losses: the optimizer divides by the number of tokens of the whole step. `first`: gradients
+ * are written, not added to (the first micro-batch of a step). */
+void stave_net_forward(struct stave_net *n, const struct stave_batch *b, bool first, double *loss_sum, int64_t *tokens);
+/* `ready(ctx, offset, count)` is called as soon as grads[offset..offset+count) are final, from the last layer to the
+ * embedding; ready may be NULL. */
+void stave_net_backward(struct stave_net *n, const struct stave_batch *b, bool first, void (*ready)(void *ctx, int64_t offset, int64_t count), void *ctx);
+/* Logits (B·T, V) f32 of a forward pass, for tests and eval of small models: runs forward of the batch and copies. */
+int stave_net_logits(struct stave_net *n, const struct stave_batch *b, float *logits);
+/* Seconds spent per class since the last call; resets. */
+struct stave_net_times {
+	double matmul_s, attention_s, element_s, loss_s;
+};
+struct stave_net_times stave_net_times(struct stave_net *n);
+
+/* ---- inference: forward with a cache (decode.c) ---- */
+
+#endif

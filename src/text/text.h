@@ -1,0 +1,80 @@
+/* text/: Unicode and tokenizers. A tokenizer turns bytes into ids and ids into bytes; it is immutable once made, and may
+ * be used by many threads, each with its own stave_encoder. Every tokenizer is saved as (and loaded from) a Hugging Face
+ * tokenizer.json; char and byte tokenizers are expressed in it too (BPE without merges), so nothing else reads a format
+ * of our own. Encoding and decoding round-trip any bytes for byte-level tokenizers; a char tokenizer refuses bytes
+ * outside its alphabet only if it has no unknown token. */
+#ifndef STAVE_TEXT_H
+#define STAVE_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/fs.h"
+
+struct stave_tokenizer;
+
+/* A tokenizer.json, or a directory that holds one (with tokenizer_config.json beside it when present). */
+int stave_tokenizer_load(struct stave_tokenizer **out, const char *path, struct stave_err *err);
+/* Writes tokenizer.json and tokenizer_config.json (with the chat template, if any) into dir, atomically each. */
+int stave_tokenizer_save(const struct stave_tokenizer *t, const char *dir, struct stave_err *err);
+void stave_tokenizer_free(struct stave_tokenizer *t);
+
+/* 256 byte tokens, then <|endoftext|>. */
+int stave_tokenizer_byte(struct stave_tokenizer **out, struct stave_err *err);
+/* One token per distinct Unicode character of the text, sorted by code point (nanoGPT's order: ids 0..n-1, no specials
+ * before them); `<|endoftext|>` last only if `eot`. */
+int stave_tokenizer_char(struct stave_tokenizer **out, const char *text, size_t n, bool eot, struct stave_err *err);
+/* Byte-level BPE training. Texts are given in pieces (documents); word counts are collected in parallel; merges are
+ * deterministic: highest count, ties by the pair of lower ids (left, then right). GPT-2 pre-tokenizer pattern unless
+ * `pattern` names "llama3". vocab = 256 bytes + merges + <|endoftext|>, "bpe:N" means N tokens in all. */
+struct stave_bpe_trainer;
+int stave_bpe_trainer_open(struct stave_bpe_trainer **out, const char *pattern, struct stave_err *err);
+int stave_bpe_trainer_add(struct stave_bpe_trainer *b, const char *text, size_t n, struct stave_err *err);
+int stave_bpe_trainer_finish(struct stave_bpe_trainer *b, int vocab, struct stave_tokenizer **out, struct stave_err *err); /* also frees b */
+void stave_bpe_trainer_free(struct stave_bpe_trainer *b);
+
+int stave_tokenizer_vocab(const struct stave_tokenizer *t);      /* ids are 0..vocab-1 */
+const char *stave_tokenizer_sha256(const struct stave_tokenizer *t); /* of the canonical tokenizer.json bytes */
+int32_t stave_tokenizer_eos(const struct stave_tokenizer *t);    /* end of text / document separator, -1: none */
+int32_t stave_tokenizer_bos(const struct stave_tokenizer *t);    /* -1: none */
+bool stave_tokenizer_add_bos(const struct stave_tokenizer *t);   /* the model expects bos before the text */
+int32_t stave_tokenizer_find(const struct stave_tokenizer *t, const char *token, size_t n); /* id of an exact token text, -1 */
+bool stave_tokenizer_is_special(const struct stave_tokenizer *t, int32_t id);
+
+/* Per-thread scratch and word cache. */
+struct stave_encoder;
+int stave_encoder_open(struct stave_encoder **out, const struct stave_tokenizer *t, struct stave_err *err);
+void stave_encoder_free(struct stave_encoder *e);
+/* A growable list of ids. */
+struct stave_ids {
+	int32_t *p;
+	size_t n, cap;
+};
+void stave_ids_free(struct stave_ids *ids);
+void stave_ids_put(struct stave_ids *ids, int32_t id);
+/* Appends the ids of text to ids. `specials`: occurrences of added special tokens become their ids (only for trusted
+ * text: never for what a user typed); otherwise they are plain text. Never adds bos or eos. */
+int stave_encode(struct stave_encoder *e, const char *text, size_t n, bool specials, struct stave_ids *ids, struct stave_err *err);
+/* Appends the bytes of ids to out; special tokens are skipped unless `specials`. An id outside the vocabulary is
+ * STAVE_EUSAGE. */
+int stave_decode(const struct stave_tokenizer *t, const int32_t *ids, size_t n, bool specials, struct stave_buf *out, struct stave_err *err);
+/* How many leading bytes of p form whole UTF-8 characters or bytes that can never become one: streaming holds back the rest. */
+size_t stave_utf8_complete(const char *p, size_t n);
+/* Replaces invalid UTF-8 by U+FFFD into out: what a JSON string may hold. */
+void stave_utf8_clean(const char *p, size_t n, struct stave_buf *out);
+
+/* Chat: renders messages into ids with the model's own template. Supported here: ChatML and Llama-3 style templates,
+ * recognised by their control tokens, and the plain one ("role: content\n") for models without a template. Content is
+ * encoded with specials off. Ends with the assistant's header if `answer`. */
+struct stave_message {
+	const char *role, *content;
+};
+int stave_chat_encode(struct stave_encoder *e, const struct stave_message *m, int n, bool answer, struct stave_ids *ids, struct stave_err *err);
+/* Ids that end an assistant's turn under that template (up to max); returns how many. */
+int stave_chat_stops(const struct stave_tokenizer *t, int32_t *ids, int max);
+/* Text that ends a turn under the plain template ("\nuser:"), or NULL when a stop id does it. */
+const char *stave_chat_stop_text(const struct stave_tokenizer *t);
+
+#endif
