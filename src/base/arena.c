@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <unistd.h>
+
+#include "base/sys.h"
 
 #define HUGE_PAGE ((size_t)2 << 20)
 
@@ -16,24 +17,10 @@ struct stave_arena stave_arena_plan(const char *name)
 	return (struct stave_arena){.name = name};
 }
 
-static size_t memory_available(void)
-{
-	long pages = sysconf(_SC_AVPHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-	size_t avail = pages > 0 ? (size_t)pages * (size_t)page : 0, kib;
-	FILE *f = fopen("/proc/meminfo", "r");
-	char line[128];
-	while (f && fgets(line, sizeof line, f))
-		if (sscanf(line, "MemAvailable: %zu kB", &kib) == 1)
-			avail = kib << 10;
-	if (f)
-		fclose(f);
-	return avail;
-}
-
 int stave_arena_open(struct stave_arena *a, const char *name, size_t size, struct stave_err *err)
 {
 	size = up(size ? size : 1, HUGE_PAGE);
-	size_t avail = memory_available();
+	size_t avail = stave_memory_available_bytes();
 	if (avail && size > avail)
 		return stave_err_set(err, STAVE_ENOFIT, "%s needs %.2f GiB but the machine has %.2f GiB available", name,
 		                     (double)size / (1 << 30), (double)avail / (1 << 30));
