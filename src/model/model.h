@@ -18,8 +18,8 @@
 /* ---- configs ---- */
 
 /* config.json of a Hugging Face directory; unknown families and features are refused by name. */
-int stave_config_load(struct stave_shape *s, const char *dir, struct stave_err *err);
-int stave_config_save(const struct stave_shape *s, const char *dir, int eos, int bos, struct stave_err *err);
+int stave_shape_load(struct stave_shape *s, const char *dir, struct stave_err *err);
+int stave_shape_save(const struct stave_shape *s, const char *dir, int eos, int bos, struct stave_err *err);
 /* "nano", "gpt2-124m", "gpt2-350m", "llama-124m", … (stave_presets); the vocabulary is V unless 0. */
 int stave_preset(struct stave_shape *s, const char *name, int V, struct stave_err *err);
 extern const char *const stave_presets[]; /* NULL-terminated, each followed by its description */
@@ -101,5 +101,34 @@ struct stave_net_times {
 struct stave_net_times stave_net_times(struct stave_net *n);
 
 /* ---- inference: forward with a cache (decode.c) ---- */
+
+struct stave_decoder_config {
+	struct stave_shape shape;
+	int slots;                  /* sequences that have a cache */
+	int context;                /* positions of each; <= T_max */
+	int rows;                   /* most tokens in one call of run */
+	enum stave_dtype dtype;     /* of the matrices and the cache: F32 or BF16 */
+};
+/* weights: what the decoder adds to the parameters it was given (F32: nothing but the rotary table; BF16: its own copy of them). */
+struct stave_decoder_memory {
+	size_t weights, cache, workspace, total;
+};
+struct stave_decoder;
+int stave_decoder_plan(const struct stave_decoder_config *c, struct stave_decoder_memory *m, struct stave_err *err);
+/* F32: params is used in place and must outlive the decoder. BF16: it is copied and may go after the call. */
+int stave_decoder_open(struct stave_decoder **out, const struct stave_decoder_config *c, const struct stave_layout *l, const float *params,
+                       struct stave_arena *arena, struct stave_err *err);
+void stave_decoder_close(struct stave_decoder *d);
+/* The next n tokens of the sequence in `slot`, whose first `past` positions are in the cache. */
+struct stave_decode {
+	int slot, past, n;
+	const int32_t *ids;         /* (n) */
+	const float *hidden;        /* out: (n, C) after the last norm; in the workspace, until the next run */
+};
+/* One forward pass; every slot at most once, past + n <= context, sum of n <= rows. Entry i is computed as if alone: to
+ * the bit for the same (past, n) whatever the other entries are. */
+void stave_decoder_run(struct stave_decoder *d, struct stave_decode *s, int n);
+/* Logits (n, V) of n rows of hidden states, each computed as if alone. */
+void stave_decoder_logits(struct stave_decoder *d, const float *const *hidden, int n, float *logits);
 
 #endif
