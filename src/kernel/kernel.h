@@ -87,9 +87,10 @@ struct stave_kernels {
 	size_t (*attn_scratch)(enum stave_dtype dt, int T, int D, bool backward);
 
 	/* AdamW over n values (Loshchilov & Hutter 2019, torch's order: decay, moments, step). g is read times g_scale.
-	 * c1 = 1 - b1^t, c2 = 1 - b2^t. If w16 is not NULL, the new p is also stored there as bf16. */
-	void (*adamw)(float *p, uint16_t *w16, float *m, float *v, const float *g, size_t n, float g_scale, float lr, float b1, float b2,
-	              float eps, float decay, float c1, float c2);
+	 * c1 = 1 - b1^t, c2 = 1 - b2^t. If w16 is not NULL, the new p is also stored there as bf16. The scalars are double since
+	 * 1 - b2 in float would already be wrong by 1e-5. */
+	void (*adamw)(float *p, uint16_t *w16, float *m, float *v, const float *g, size_t n, float g_scale, double lr, double b1,
+	              double b2, double eps, double decay, double c1, double c2);
 	/* Sum of squares in double; NaN and Inf propagate. */
 	double (*sumsq)(const float *x, size_t n);
 	/* dot products for decoding: y (n) = W (n, k) x (k); W of type dt, x and y f32. */
