@@ -2,6 +2,9 @@
 #ifndef STAVE_COST_MACHINE_H
 #define STAVE_COST_MACHINE_H
 
+#include <jansson.h>
+
+#include "base/fs.h"
 #include "cost/cost.h"
 
 /* The measured rate of one operation class at one size. The model of a machine is a list of these samples. */
@@ -28,6 +31,12 @@ struct stave_machine {
 /* JSON, default path $STAVE_MACHINE, else $XDG_CONFIG_HOME/stave/machine.json, else ~/.config/stave/machine.json. */
 int stave_machine_load(struct stave_machine *m, const char *path_or_null, struct stave_err *err);
 int stave_machine_save(const struct stave_machine *m, const char *path_or_null, struct stave_err *err);
+/* The path that load and save use. */
+int stave_machine_path(char out[STAVE_PATH], const char *path_or_null, struct stave_err *err);
+/* The document as text in memory; `what` names it in errors. *m is set only on success. */
+int stave_machine_parse(struct stave_machine *m, const char *text, size_t n, const char *what, struct stave_err *err);
+/* The document to write or print; NULL if the processor's name is not UTF-8. */
+json_t *stave_machine_json(const struct stave_machine *m);
 /* Seconds of one operation by interpolating the samples of its class; peaks and bandwidth where there is no sample. */
 double stave_machine_op_s(const struct stave_machine *m, const struct stave_op *op);
 /* Sum over ops, and the shortest stave: name and share of the class that takes most of the time beyond its share of
