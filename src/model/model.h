@@ -59,7 +59,10 @@ int stave_weights_save(const struct stave_layout *l, const float *p, const char 
  * function of (seed, name, i): independent of threads and ranks. */
 void stave_weights_init(const struct stave_layout *l, float *p, uint64_t seed);
 
-/* ---- training: forward and backward ---- */
+/* cos and sin by position: table (positions, D/2, 2), as kernel.h's rope wants it; the family's scaling applied. */
+void stave_rope_table(const struct stave_shape *s, int positions, float *table);
+
+/* ---- training: forward and backward (net.c, net_forward.c, net_backward.c) ---- */
 
 struct stave_net_config {
 	struct stave_shape shape;
@@ -69,7 +72,8 @@ struct stave_net_config {
 	bool train;                 /* false: forward only (evaluation) */
 	bool doc_mask;
 };
-/* Bytes of each arena; what stave_net_open takes from `arena` is equal to `total` to the byte. */
+/* What stave_net_open takes from `arena`: equal to `total` to the byte. weights16: the bf16 copy of the parameters that the
+ * products read; activations: kept from forward to backward; workspace: the rest. */
 struct stave_net_memory {
 	size_t weights16, activations, workspace, total;
 };
@@ -79,21 +83,22 @@ int stave_net_plan(const struct stave_net_config *c, struct stave_net_memory *m,
 int stave_net_open(struct stave_net **out, const struct stave_net_config *c, const struct stave_layout *l, float *params,
                    float *grads, struct stave_arena *arena, struct stave_err *err);
 void stave_net_close(struct stave_net *n);
-/* Call after params changed: refreshes the bf16 copies in the layouts the products want (nothing in f32). Range of floats
- * [begin, end); ranges cover whole layers. */
+/* The bf16 copy of the parameters (layout n values; NULL in f32), for the optimizer to write beside the master. */
+uint16_t *stave_net_weights16(struct stave_net *n);
+/* Rewrites that copy from params: after loading or initialising them by other means than the optimizer. */
 void stave_net_refresh(struct stave_net *n);
 struct stave_batch { /* each (B, T) int32; start and pos may be NULL: one document, positions 0..T-1 */
 	const int32_t *inputs, *targets, *start, *pos;
 };
-/* Sum of losses in nats and number of unmasked targets. In training it also leaves the gradient of the last norm's output;
- * gradients are of the SUM of losses: the optimizer divides by the number of tokens of the whole step. `first`: gradients
- * are written, not added to (the first micro-batch of a step). */
+/* Sum of losses in nats and number of unmasked targets. In training it also takes the classifier's gradients, while a
+ * chunk of logits is in the cache; gradients are of the SUM of losses: the optimizer divides by the number of tokens of the
+ * whole step. `first`: gradients are written, not added to (the first micro-batch of a step). */
 void stave_net_forward(struct stave_net *n, const struct stave_batch *b, bool first, double *loss_sum, int64_t *tokens);
 /* `ready(ctx, offset, count)` is called as soon as grads[offset..offset+count) are final, from the last layer to the
  * embedding; ready may be NULL. */
 void stave_net_backward(struct stave_net *n, const struct stave_batch *b, bool first, void (*ready)(void *ctx, int64_t offset, int64_t count), void *ctx);
 /* Logits (B·T, V) f32 of a forward pass, for tests and eval of small models: runs forward of the batch and copies. */
-int stave_net_logits(struct stave_net *n, const struct stave_batch *b, float *logits);
+void stave_net_logits(struct stave_net *n, const struct stave_batch *b, float *logits);
 /* Seconds spent per class since the last call; resets. */
 struct stave_net_times {
 	double matmul_s, attention_s, element_s, loss_s;
