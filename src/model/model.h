@@ -94,6 +94,8 @@ struct stave_batch { /* each (B, T) int32; start and pos may be NULL: one docume
  * chunk of logits is in the cache; gradients are of the SUM of losses: the optimizer divides by the number of tokens of the
  * whole step. `first`: gradients are written, not added to (the first micro-batch of a step). */
 void stave_net_forward(struct stave_net *n, const struct stave_batch *b, bool first, double *loss_sum, int64_t *tokens);
+/* The losses only: touches no gradient, so that a training network can evaluate between steps. */
+void stave_net_evaluate(struct stave_net *n, const struct stave_batch *b, double *loss_sum, int64_t *tokens);
 /* `ready(ctx, offset, count)` is called as soon as grads[offset..offset+count) are final, from the last layer to the
  * embedding; ready may be NULL. */
 void stave_net_backward(struct stave_net *n, const struct stave_batch *b, bool first, void (*ready)(void *ctx, int64_t offset, int64_t count), void *ctx);

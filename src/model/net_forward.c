@@ -149,25 +149,25 @@ static void body(struct stave_net *n, const struct stave_batch *b)
 }
 
 /* Loss and gradient of `rows` rows of logits in place. */
-static void losses(struct stave_net *n, const struct stave_batch *b, int from, int rows)
+static void losses(struct stave_net *n, const struct stave_batch *b, int from, int rows, bool learn)
 {
 	double t0 = stave_now_s();
 #pragma omp parallel for schedule(dynamic)
 	for (int r = 0; r < rows; r += 8)
 		n->k->xent(n->c.dtype, at(n, n->logits, (size_t)r * (size_t)n->Vp), (size_t)n->Vp, n->losses + from + r, b->targets + from + r,
-		           n->c.train ? 1.0f : 0.0f, rows - r < 8 ? rows - r : 8, n->c.shape.V);
+		           learn ? 1.0f : 0.0f, rows - r < 8 ? rows - r : 8, n->c.shape.V);
 	n->times.loss_s += stave_now_s() - t0;
 }
 
-static void classifier(struct stave_net *n, const struct stave_batch *b, bool first)
+static void classifier(struct stave_net *n, const struct stave_batch *b, bool first, bool learn)
 {
 	const void *w = weight(n, n->l->head);
 	for (int from = 0; from < n->n; from += n->chunk) {
 		bool tail = n->n - from < n->chunk;
 		size_t i = (size_t)from * (size_t)n->c.shape.C;
 		net_product(n, tail ? TAIL_FWD : HEAD_FWD, at(n, n->normf, i), w, n->logits, NULL);
-		losses(n, b, from, tail ? n->n - from : n->chunk);
-		if (!n->c.train)
+		losses(n, b, from, tail ? n->n - from : n->chunk, learn);
+		if (!learn)
 			continue;
 		net_product(n, tail ? TAIL_DG : HEAD_DG, n->logits, w, at(n, n->dnorm, i), NULL);
 		enum product wg = first && !from ? (tail ? TAIL_WG : HEAD_WG) : (tail ? TAIL_WG_ADD : HEAD_WG_ADD);
@@ -175,10 +175,8 @@ static void classifier(struct stave_net *n, const struct stave_batch *b, bool fi
 	}
 }
 
-void stave_net_forward(struct stave_net *n, const struct stave_batch *b, bool first, double *loss_sum, int64_t *tokens)
+static void sum_losses(const struct stave_net *n, const struct stave_batch *b, double *loss_sum, int64_t *tokens)
 {
-	body(n, b);
-	classifier(n, b, first);
 	double sum = 0;
 	int64_t count = 0;
 	for (int i = 0; i < n->n; i++)
@@ -188,6 +186,20 @@ void stave_net_forward(struct stave_net *n, const struct stave_batch *b, bool fi
 		}
 	*loss_sum = sum;
 	*tokens = count;
+}
+
+void stave_net_forward(struct stave_net *n, const struct stave_batch *b, bool first, double *loss_sum, int64_t *tokens)
+{
+	body(n, b);
+	classifier(n, b, first, n->c.train);
+	sum_losses(n, b, loss_sum, tokens);
+}
+
+void stave_net_evaluate(struct stave_net *n, const struct stave_batch *b, double *loss_sum, int64_t *tokens)
+{
+	body(n, b);
+	classifier(n, b, true, false);
+	sum_losses(n, b, loss_sum, tokens);
 }
 
 void stave_net_logits(struct stave_net *n, const struct stave_batch *b, float *logits)
