@@ -283,7 +283,9 @@ int stave_config_yaml(struct stave_config *c, const char *path, struct stave_err
 	int rc = stave_file_read(&text, path, 1 << 20, err);
 	if (rc) {
 		stave_buf_free(&text);
-		return rc == STAVE_ECORRUPT || rc == STAVE_EIO ? (err ? err->code = STAVE_ECONFIG : 0, STAVE_ECONFIG) : rc;
+		if (err)
+			err->code = STAVE_ECONFIG;
+		return STAVE_ECONFIG;
 	}
 	yaml_parser_t parser;
 	yaml_event_t event;
@@ -353,10 +355,10 @@ static int flag(struct stave_config *c, int argc, char **argv, int *i, struct st
 		k = NULL;
 	}
 	if (!k) {
-		int rc = unknown(c, name, where, err);
+		unknown(c, name, where, err);
 		if (err)
 			err->code = STAVE_EUSAGE;
-		return rc;
+		return STAVE_EUSAGE;
 	}
 	if (!value && k->type == STAVE_KEY_BOOL)
 		value = "true";
