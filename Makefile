@@ -1,18 +1,29 @@
-# stave: `make` builds build/stave and its plugins; `make test` the unit tests; `make SAN=1 BUILD=build/san` the same
-# under the address and undefined-behaviour sanitizers. Dependencies come from tools/install (Debian packages).
+# stave: `make` builds build/stave and its plugins; `make test` the unit tests, `make bench` what measures; `make SAN=1
+# BUILD=build/san test` the tests under the address and undefined-behaviour sanitizers; `make FUZZ=1 CC=clang
+# BUILD=build/fuzz fuzz` the fuzz targets. V=1 shows the commands. Packages come from tools/install.
 #
 # The file name is the build rule. src/ROOM/x.c is plain C; x.simd.c is compiled once per vector level (avx2, avx512,
 # avx512bf16), its symbols suffixed by STAVE_LEVEL; x.avx512bf16.c only for that level; x.plugin.c is a shared object
 # of its own that `stave` opens at run time. `rooms` says who may include whom, and from it comes what a test links.
 
-CC      ?= gcc
+ifeq ($(origin CC),default)
+CC = gcc
+endif
+ifndef V
+.SILENT:
+endif
 BUILD   ?= build
 OPT     ?= -O2
 WARN     = -Wall -Wextra -Wshadow -Wno-unused-parameter -Werror=implicit-function-declaration -Werror=incompatible-pointer-types
 BASEFLAGS = -std=c11 -D_GNU_SOURCE -g $(OPT) $(WARN) -fopenmp -ffp-contract=off -fvisibility=hidden -Isrc -MMD -MP
+# SAN=1: both sanitizers. FUZZ=1 (with CC=clang): the same and libFuzzer's coverage.
 ifdef SAN
 BASEFLAGS += -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 LDSAN    = -fsanitize=address,undefined
+endif
+ifdef FUZZ
+BASEFLAGS += -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+LDSAN    = -fsanitize=fuzzer,address,undefined
 endif
 CFLAGS  += $(BASEFLAGS)
 LIBS     = -ldnnl -ljansson -lyaml -lpcre2-8 -lutf8proc -lzstd -lz -lxxhash -lcrypto -levent -levent_pthreads -lhwloc -fopenmp -lm -ldl -lpthread
@@ -36,8 +47,11 @@ LIBRARIES = $(foreach r,$(filter-out cli,$(ROOMS)),$(if $(wildcard src/$(r)/*.c)
 libsof    = $(foreach r,$(call closure,$(1)),$(if $(filter-out cli,$(r)),$(if $(wildcard src/$(r)/*.c),$(BUILD)/lib$(r).a)))
 
 PLUGINS  = $(patsubst src/%.plugin.c,$(BUILD)/stave-%.so,$(subst comm/,,$(wildcard src/comm/*.plugin.c)))
-TESTSRC  = $(wildcard test/*/test_*.c)
-TESTBIN  = $(patsubst test/%.c,$(BUILD)/test/%,$(TESTSRC))
+TESTBIN  = $(patsubst test/%.c,$(BUILD)/test/%,$(wildcard test/*/test_*.c)) $(BUILD)/test/nanogpt_char
+FUZZBIN  = $(patsubst test/%.c,$(BUILD)/fuzz/%,$(wildcard test/*/fuzz_*.c))
+BENCHBIN = $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
+
+.DELETE_ON_ERROR:
 
 all: $(BUILD)/stave $(PLUGINS)
 
@@ -70,10 +84,21 @@ $(BUILD)/stave-mpi.so: src/comm/mpi.plugin.c
 	@mkdir -p $(@D)
 	OMPI_CC=$(CC) mpicc $(CFLAGS) -fPIC -shared -o $@ $<
 
+# the published nanoGPT run, by its generator of random numbers
+$(BUILD)/test/nanogpt_char: test/train/nanogpt_char.c $(call libsof,train)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -Itest -o $@ $< -Wl,--start-group $(call libsof,train) -Wl,--end-group $(LDSAN) $(LIBS)
+
+$(BUILD)/bench/%: bench/%.c $(LIBRARIES)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -o $@ $< -Wl,--start-group $(LIBRARIES) -Wl,--end-group $(LDSAN) $(LIBS)
+
 test: $(TESTBIN)
+fuzz: $(FUZZBIN)
+bench: $(BENCHBIN)
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all test clean
+.PHONY: all test fuzz bench clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
