@@ -466,6 +466,14 @@ int checkpoint_list(const char *root, int64_t *steps, int max)
 	return n;
 }
 
+bool checkpoint_newest(const char *root, int64_t *step)
+{
+	int64_t steps[LIST_MAX];
+	int n = checkpoint_list(root, steps, LIST_MAX);
+	*step = n ? steps[0] : -1;
+	return n > 0;
+}
+
 int checkpoint_load(const char *dir, struct checkpoint *c, struct stave_err *err)
 {
 	struct stave_shape s;

@@ -44,6 +44,8 @@ int checkpoint_verify(const char *dir, struct stave_err *err);
 int checkpoint_load(const char *dir, struct checkpoint *c, struct stave_err *err);
 /* Steps of the checkpoints in root that hold DONE, newest first, into steps[0..max); returns how many. */
 int checkpoint_list(const char *root, int64_t *steps, int max);
+/* Step of the newest of them; false: there is none. */
+bool checkpoint_newest(const char *root, int64_t *step);
 /* Load the newest whole checkpoint; a damaged one is set aside as step-N.corrupt with a warning. *found false: there is none.
  * When all there were are damaged: STAVE_ECORRUPT. */
 int checkpoint_load_newest(const struct checkpoint_policy *policy, struct checkpoint *c, bool *found, struct stave_err *err);

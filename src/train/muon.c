@@ -140,7 +140,8 @@ void muon_orthogonalize(struct muon *m, float *x, int rows, int cols)
 	memcpy(x, orthogonal(m, rows, cols), bytes);
 }
 
-void muon_step(struct muon *m, const struct stave_param *at, float *p, float *mom, const float *g, const struct optimizer_rates *r)
+void muon_step(struct muon *m, const struct stave_param *at, float *p, uint16_t *w16, float *mom, const float *g,
+               const struct optimizer_rates *r)
 {
 	size_t n = (size_t)at->rows * (size_t)at->cols;
 	float mu = (float)r->muon_momentum, scale = (float)r->g_scale, *x = m->x[0];
@@ -153,4 +154,8 @@ void muon_step(struct muon *m, const struct stave_param *at, float *p, float *mo
 	const float *update = orthogonal(m, at->rows, at->cols);
 	double tall = (double)at->rows / at->cols;
 	mix(p, update, n, (float)(-r->muon_lr * sqrt(tall > 1 ? tall : 1)), (float)(1 - r->muon_lr * r->weight_decay));
+#pragma omp parallel for schedule(static)
+	for (size_t i = 0; i < n; i += BLOCK)
+		if (w16)
+			stave_kernels()->to_bf16(w16 + i, p + i, n - i < BLOCK ? n - i : BLOCK);
 }

@@ -79,7 +79,7 @@ int optimizer_sumsq(struct optimizer *o, const float *x, double *sum)
 	return bad;
 }
 
-static void adamw(struct optimizer *o, float *p, const float *g, const struct optimizer_rates *r)
+static void adamw(struct optimizer *o, float *p, uint16_t *w16, const float *g, const struct optimizer_rates *r)
 {
 	const struct stave_kernels *k = stave_kernels();
 	float c1 = (float)(1 - pow(r->beta1, (double)r->t)), c2 = (float)(1 - pow(r->beta2, (double)r->t));
@@ -90,17 +90,17 @@ static void adamw(struct optimizer *o, float *p, const float *g, const struct op
 		if (o->v_at[c->param] < 0)
 			continue;
 		float *v = o->v + o->v_at[c->param] + (c->at - param->offset);
-		k->adamw(p + c->at, NULL, o->m + c->at, v, g + c->at, (size_t)c->n, (float)r->g_scale, (float)r->lr, (float)r->beta1,
+		k->adamw(p + c->at, w16 ? w16 + c->at : NULL, o->m + c->at, v, g + c->at, (size_t)c->n, (float)r->g_scale, (float)r->lr, (float)r->beta1,
 		         (float)r->beta2, (float)r->eps, param->decay ? (float)r->weight_decay : 0, c1, c2);
 	}
 }
 
-void optimizer_step(struct optimizer *o, float *p, const float *g, const struct optimizer_rates *r)
+void optimizer_step(struct optimizer *o, float *p, uint16_t *w16, const float *g, const struct optimizer_rates *r)
 {
-	adamw(o, p, g, r);
+	adamw(o, p, w16, g, r);
 	for (int i = 0; i < o->l->n_params; i++)
 		if (optimizer_is_muon(o, i)) {
 			const struct stave_param *at = &o->l->params[i];
-			muon_step(&o->muon, at, p + at->offset, o->m + at->offset, g + at->offset, r);
+			muon_step(&o->muon, at, p + at->offset, w16 ? w16 + at->offset : NULL, o->m + at->offset, g + at->offset, r);
 		}
 }

@@ -53,14 +53,15 @@ bool optimizer_is_muon(const struct optimizer *o, int param);
 /* Sum of squares of all gradients (x laid out as parameters), in an order that does not depend on threads. Returns -1, or
  * the first parameter in file order that holds a NaN or an infinity: a double holds the square of any finite float. */
 int optimizer_sumsq(struct optimizer *o, const float *x, double *sum);
-void optimizer_step(struct optimizer *o, float *p, const float *g, const struct optimizer_rates *r);
+/* w16: the bf16 copy of p that the products read, updated with it; NULL: none. */
+void optimizer_step(struct optimizer *o, float *p, uint16_t *w16, const float *g, const struct optimizer_rates *r);
 
 /* muon.c */
 int muon_open(struct muon *m, const struct stave_layout *l, struct stave_arena *arena, struct stave_err *err);
 void muon_close(struct muon *m);
 /* x (rows, cols), in place, becomes about U Vᵀ of its singular value decomposition; the shape is one of the layout's. */
 void muon_orthogonalize(struct muon *m, float *x, int rows, int cols);
-/* One update of the matrix p with gradient g and momentum mom. */
-void muon_step(struct muon *m, const struct stave_param *at, float *p, float *mom, const float *g, const struct optimizer_rates *r);
+/* One update of the matrix p (and w16, unless NULL) with gradient g and momentum mom. */
+void muon_step(struct muon *m, const struct stave_param *at, float *p, uint16_t *w16, float *mom, const float *g, const struct optimizer_rates *r);
 
 #endif
