@@ -111,7 +111,7 @@ void report_plan(struct trainer *t)
 
 /* ---- the receipt ---- */
 
-static json_t *finite(double x)
+static json_t *number(double x)
 {
 	return isfinite(x) ? json_real(x) : json_null();
 }
@@ -142,15 +142,15 @@ json_t *report_receipt(const struct trainer *t, const struct stave_train_result 
 	json_object_set_new(j, "steps", json_integer(r->steps_done));
 	json_object_set_new(j, "first_step", json_integer(r->first_step));
 	json_object_set_new(j, "tokens", json_integer(r->tokens));
-	json_object_set_new(j, "loss", finite(r->loss));
-	json_object_set_new(j, "train_loss", finite(r->train_loss));
-	json_object_set_new(j, "val_loss", finite(r->val_loss));
-	json_object_set_new(j, "val_bits_per_byte", bits > 0 ? finite(r->val_loss / M_LN2 * bits) : json_null());
+	json_object_set_new(j, "loss", number(r->loss));
+	json_object_set_new(j, "train_loss", number(r->train_loss));
+	json_object_set_new(j, "val_loss", number(r->val_loss));
+	json_object_set_new(j, "val_bits_per_byte", bits > 0 ? number(r->val_loss / M_LN2 * bits) : json_null());
 	json_object_set_new(j, "seconds", json_real(r->seconds));
-	json_object_set_new(j, "tokens_per_s", finite(r->tokens_per_s));
-	json_object_set_new(j, "mfu", finite(r->mfu));
-	json_object_set_new(j, "data_wait_share", finite(r->data_wait_share));
-	json_object_set_new(j, "checkpoint_share", finite(r->checkpoint_share));
+	json_object_set_new(j, "tokens_per_s", number(r->tokens_per_s));
+	json_object_set_new(j, "mfu", number(r->mfu));
+	json_object_set_new(j, "data_wait_share", number(r->data_wait_share));
+	json_object_set_new(j, "checkpoint_share", number(r->checkpoint_share));
 	json_object_set_new(j, "seconds_per_step", times_json(t));
 	if (t->has_machine)
 		json_object_set_new(j, "predicted_step_s", json_real(t->forecast.step_s));
