@@ -1,16 +1,17 @@
 /* Sums of ranks that share a machine, through a small window of shared memory.
  *
- * A vector is summed in chunks of CHUNK floats; a chunk is cut into one slice per rank, and each rank sums its own slice
- * of everybody's. Per chunk a rank goes through three stages, each announced by a counter of its own:
+ * A vector is summed in chunks; a chunk is cut into one slice per rank, and each rank sums its own slice of everybody's.
+ * Per chunk a rank goes through three stages, each announced by a counter of its own:
  *
  *   put   copy what the others will sum (all but my slice) into my part of the window
  *   add   my slice: mine from x, theirs from the window, added in rank order; the sum goes to x and to the window
  *   take  copy the other slices' sums from the window into x
  *
- * The stages of neighbouring chunks overlap: round i puts chunk i, adds chunk i-1 and takes chunk i-2, so a rank waits for
- * something its peers did a whole round ago, which they mostly have. Three slots per rank make that possible: before
- * chunk i is put, everybody must have taken chunk i-3, whose place it gets. The window is reused all the time and stays
- * in the cache: memory sees each element of x read and written twice, whatever the number of ranks, and no MPI.
+ * The stages of different chunks overlap: round i puts chunk i, adds chunk i-LAG and takes chunk i-2*LAG, so a rank asks
+ * for what its peers did LAG rounds ago, which they mostly have. Without that lag two ranks fall into a rhythm of putting
+ * each other to sleep, and on virtual machines every awakening costs as much as a chunk. 2*LAG+1 slots per rank make it
+ * possible: before chunk i is put, everybody must have taken the chunk whose place it gets. The window is reused all the
+ * time and stays in the cache: memory sees each element of x read and written twice, whatever the number of ranks.
  *
  * Each element is x_0 + x_1 + … in rank order whoever adds it: the same bits every time and on every rank.
  *
@@ -32,8 +33,10 @@
 
 #include "base/sys.h"
 
-#define CHUNK (128 * 1024) /* floats: 512 KiB; SPEED.md has the measurement */
-#define SLOTS 3
+#define CHUNK (128 * 1024)      /* floats, halved until the window fits */
+#define WINDOW (32u << 20)      /* bytes: half of the /dev/shm a container gets by default */
+#define LAG 4              /* rounds between two stages of a chunk */
+#define SLOTS (2 * LAG + 1)
 #define SPIN 200           /* polls before sleeping: a few microseconds */
 #define NAP_MS 10          /* between two questions to stop() */
 
@@ -41,14 +44,15 @@ enum stage { PUT, ADD, TAKE, STAGES };
 
 struct counters {
 	_Alignas(64) atomic_uint at[STAGES]; /* chunks this rank has finished, per stage */
+	atomic_uint asleep[STAGES];          /* peers sleeping until that grows */
 };
 
 struct shm {
 	int rank, size;
 	uint64_t base; /* chunks of all former sums; counters are its low 32 bits */
-	size_t bytes;
+	size_t bytes, chunk;    /* floats of a chunk */
 	struct counters *count; /* (size) */
-	float *slot;            /* (size, SLOTS, CHUNK) */
+	float *slot;            /* (size, SLOTS, chunk) */
 };
 
 static void file_name(char out[64], const char *name) { snprintf(out, 64, "/stave-%.40s", name); }
@@ -56,7 +60,10 @@ static void file_name(char out[64], const char *name) { snprintf(out, 64, "/stav
 int stave_shm_open(struct shm **out, int rank, int size, const char *name, bool create, struct stave_err *err)
 {
 	char file[64];
-	size_t head = (size_t)size * sizeof(struct counters), bytes = head + (size_t)size * SLOTS * CHUNK * sizeof(float);
+	size_t chunk = CHUNK, row = (size_t)size * SLOTS * sizeof(float), head = (size_t)size * sizeof(struct counters);
+	while (chunk > 1024 && chunk * row > WINDOW)
+		chunk /= 2;
+	size_t bytes = head + chunk * row;
 	file_name(file, name);
 	struct shm *s = malloc(sizeof *s);
 	if (!s)
@@ -80,7 +87,7 @@ int stave_shm_open(struct shm **out, int rank, int size, const char *name, bool 
 		free(s);
 		return err ? err->code : STAVE_ENOMEM;
 	}
-	*s = (struct shm){.rank = rank, .size = size, .bytes = bytes, .count = p, .slot = (float *)((char *)p + head)};
+	*s = (struct shm){.rank = rank, .size = size, .bytes = bytes, .chunk = chunk, .count = p, .slot = (float *)((char *)p + head)};
 	*out = s;
 	return 0;
 }
@@ -112,14 +119,15 @@ struct sum {
 
 static float *slot(const struct shm *s, int rank, uint64_t chunk)
 {
-	return s->slot + ((size_t)rank * SLOTS + chunk % SLOTS) * CHUNK;
+	return s->slot + ((size_t)rank * SLOTS + chunk % SLOTS) * s->chunk;
 }
 
 static void announce(struct shm *s, enum stage stage, uint32_t value)
 {
 	atomic_uint *w = &s->count[s->rank].at[stage];
-	atomic_store_explicit(w, value, memory_order_release);
-	syscall(SYS_futex, w, FUTEX_WAKE, 1 << 30, NULL, NULL, 0);
+	atomic_store(w, value); /* before asleep is read: either we see the sleeper, or its futex sees the value */
+	if (atomic_load(&s->count[s->rank].asleep[stage]))
+		syscall(SYS_futex, w, FUTEX_WAKE, 1 << 30, NULL, NULL, 0);
 }
 
 /* Wait until `rank` has finished `value` chunks of a stage. */
@@ -139,7 +147,9 @@ static int wait_for(const struct sum *m, int rank, enum stage stage, uint32_t va
 			start_s = now;
 		if (m->stop && m->stop(m->ctx, now - start_s))
 			return -1;
+		atomic_fetch_add(&m->s->count[rank].asleep[stage], 1);
 		syscall(SYS_futex, w, FUTEX_WAIT, have, &nap, NULL, 0);
+		atomic_fetch_sub(&m->s->count[rank].asleep[stage], 1);
 	}
 }
 
@@ -161,14 +171,18 @@ static void slice(const struct shm *s, int r, size_t len, size_t *a, size_t *b)
 	*b = *b < len ? *b : len;
 }
 
-static size_t length(const struct sum *m, size_t i) { return m->n - i * CHUNK < CHUNK ? m->n - i * CHUNK : CHUNK; }
+static size_t length(const struct sum *m, size_t i)
+{
+	size_t chunk = m->s->chunk, left = m->n - i * chunk;
+	return left < chunk ? left : chunk;
+}
 
 static int put(const struct sum *m, size_t i)
 {
 	struct shm *s = m->s;
 	uint64_t chunk = s->base + i;
 	size_t a, b, len = length(m, i);
-	const float *x = m->x + i * CHUNK;
+	const float *x = m->x + i * s->chunk;
 	if (wait_all(m, TAKE, (uint32_t)(chunk + 1 - SLOTS)))
 		return -1;
 	float *to = slot(s, s->rank, chunk);
@@ -179,11 +193,17 @@ static int put(const struct sum *m, size_t i)
 	return 0;
 }
 
-/* out may be p */
+/* out may be p. Whole cache lines first: the compiler vectorizes a loop of known length without asking for more flags. */
 static void add2(float *out, const float *p, const float *q, size_t n)
 {
-#pragma omp simd
-	for (size_t k = 0; k < n; k++)
+	size_t k = 0;
+	for (; k + 16 <= n; k += 16) {
+		float t[16];
+		for (int j = 0; j < 16; j++)
+			t[j] = p[k + (size_t)j] + q[k + (size_t)j];
+		memcpy(out + k, t, sizeof t);
+	}
+	for (; k < n; k++)
 		out[k] = p[k] + q[k];
 }
 
@@ -192,7 +212,7 @@ static int add(const struct sum *m, size_t i)
 	struct shm *s = m->s;
 	uint64_t chunk = s->base + i;
 	size_t a, b;
-	float *x = m->x + i * CHUNK;
+	float *x = m->x + i * s->chunk;
 	if (wait_all(m, PUT, (uint32_t)(chunk + 1)))
 		return -1;
 	slice(s, s->rank, length(m, i), &a, &b);
@@ -211,7 +231,7 @@ static int take(const struct sum *m, size_t i)
 {
 	struct shm *s = m->s;
 	uint64_t chunk = s->base + i;
-	float *x = m->x + i * CHUNK;
+	float *x = m->x + i * s->chunk;
 	for (int k = 1; k < s->size; k++) {
 		int r = (s->rank + k) % s->size; /* each starts at another peer */
 		size_t a, b;
@@ -227,13 +247,13 @@ static int take(const struct sum *m, size_t i)
 int stave_shm_sum(struct shm *s, float *x, size_t n, bool (*stop)(void *ctx, double waited_s), void *ctx)
 {
 	struct sum m = {s, x, n, stop, ctx};
-	size_t chunks = (n + CHUNK - 1) / CHUNK;
-	for (size_t i = 0; i < chunks + 2; i++) {
+	size_t chunks = (n + s->chunk - 1) / s->chunk;
+	for (size_t i = 0; i < chunks + 2 * LAG; i++) {
 		if (i < chunks && put(&m, i))
 			return -1;
-		if (i >= 1 && i - 1 < chunks && add(&m, i - 1))
+		if (i >= LAG && i - LAG < chunks && add(&m, i - LAG))
 			return -1;
-		if (i >= 2 && take(&m, i - 2))
+		if (i >= 2 * LAG && take(&m, i - 2 * LAG))
 			return -1;
 	}
 	s->base += chunks;
