@@ -57,6 +57,9 @@ INLINE vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); } /* b if either is NaN
 INLINE vf vmin(vf a, vf b) { return _mm512_min_ps(a, b); } /* b if either is NaN */
 INLINE vf vsqrt(vf a) { return _mm512_sqrt_ps(a); }
 INLINE vf vround(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+INLINE vf vabs(vf a) { return _mm512_abs_ps(a); }
+/* neg where a's sign bit is set, else pos */
+INLINE vf vbysign(vf a, vf neg, vf pos) { return _mm512_mask_mov_ps(pos, _mm512_movepi32_mask(_mm512_castps_si512(a)), neg); }
 INLINE vf vpow2(vf p, vf n) { return _mm512_scalef_ps(p, n); } /* p 2^n, n a whole number; overflows to inf, underflows gradually */
 
 /* Both sum and maximum fold halves, so the order is fixed. */
@@ -140,6 +143,10 @@ INLINE vf vmax(vf a, vf b) { return _mm256_max_ps(a, b); } /* b if either is NaN
 INLINE vf vmin(vf a, vf b) { return _mm256_min_ps(a, b); } /* b if either is NaN */
 INLINE vf vsqrt(vf a) { return _mm256_sqrt_ps(a); }
 INLINE vf vround(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+INLINE vf vabs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.f), a); }
+/* neg where a's sign bit is set, else pos */
+INLINE vf vbysign(vf a, vf neg, vf pos) { return _mm256_blendv_ps(pos, neg, a); }
 
 /* p 2^n, n a whole number within ±252; overflows to inf, underflows gradually. In two factors, since 2^n alone need not
  * be a float. */
