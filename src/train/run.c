@@ -7,6 +7,8 @@
 #include "base/sys.h"
 #include "train/trainer.h"
 
+#define SAVE_TIMEOUT_S 3600
+
 /* Keys that do not change what is learnt stay out of the fingerprint: runs of the same thing in two places must agree. */
 static bool outside_fingerprint(const char *line)
 {
@@ -129,6 +131,8 @@ static int finish(struct trainer *t, int then, struct stave_err *err)
 	if (t->root && t->times.n)
 		report_live(t, true);
 	bool complete = then == STEP_GO_ON || then == STEP_TIME_LIMIT;
+	/* the others wait while rank 0 writes; that it is alive they know by its heartbeat */
+	stave_comm_timeout_set(t->comm, SAVE_TIMEOUT_S);
 	if (complete && t->o->eval_batches && t->evaluated_at != t->state.step)
 		rc = train_evaluate(t, err);
 	/* already on disk when nothing was left to do */

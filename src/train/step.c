@@ -153,7 +153,7 @@ static void apply(struct trainer *t, double tokens, double norm)
 }
 
 /* Guard, clip, update. The norm is that of the mean gradient. */
-static int update(struct trainer *t, const struct agreed *a, bool *skipped, struct stave_err *err)
+static int update(struct trainer *t, const struct agreed *a, bool *skipped, double *seconds, struct stave_err *err)
 {
 	double start = stave_now_s(), sum, tokens = a->tokens > 0 ? a->tokens : 1;
 	int bad = optimizer_sumsq(&t->opt, t->g, &sum), rc = 0;
@@ -166,7 +166,7 @@ static int update(struct trainer *t, const struct agreed *a, bool *skipped, stru
 		*skipped = spike(t, t->loss, t->grad_norm);
 	if (!rc && !*skipped)
 		apply(t, tokens, t->grad_norm);
-	t->times.optimizer += stave_now_s() - start;
+	*seconds = stave_now_s() - start;
 	return rc;
 }
 
@@ -260,25 +260,31 @@ static int checkpoint_if_due(struct trainer *t, struct stave_err *err)
 
 /* ---- numbers ---- */
 
-static void count_times(struct trainer *t, double step_s, double data_s, double checkpoint_s, int64_t tokens)
+/* Adds the step to the run's times; what it spent itself in *own. */
+static void count_times(struct trainer *t, const struct stave_train_step *s, double checkpoint_s, double optimizer_s, int64_t tokens, struct train_times *own)
 {
 	struct stave_net_times n = stave_net_times(t->net);
 	struct train_times *w = &t->times;
-	w->steps += step_s;
-	w->matmul += n.matmul_s;
-	w->attention += n.attention_s;
-	w->element += n.element_s;
-	w->loss += n.loss_s;
-	w->data += data_s;
-	w->comm += stave_comm_wait_seconds(t->comm);
-	w->checkpoint += checkpoint_s;
+	*own = (struct train_times){.steps = s->step_s, .matmul = n.matmul_s, .attention = n.attention_s, .element = n.element_s, .loss = n.loss_s,
+	                            .optimizer = optimizer_s, .data = s->data_wait_s, .comm = stave_comm_wait_seconds(t->comm),
+	                            .checkpoint = checkpoint_s};
+	w->steps += own->steps;
+	w->matmul += own->matmul;
+	w->attention += own->attention;
+	w->element += own->element;
+	w->loss += own->loss;
+	w->optimizer += own->optimizer;
+	w->data += own->data;
+	w->comm += own->comm;
+	w->checkpoint += own->checkpoint;
 	w->tokens += tokens;
 	w->n++;
-	double now = (double)tokens / step_s;
+	double now = (double)tokens / s->step_s;
 	t->tokens_per_s = w->n == 1 ? now : 0.9 * t->tokens_per_s + 0.1 * now;
 }
 
-static int tell(struct trainer *t, const struct stave_train_step *s, int64_t tokens, double checkpoint_s, struct stave_err *err)
+/* Rates and shares of one step, under the names of watch's table. */
+static int tell(struct trainer *t, const struct stave_train_step *s, int64_t tokens, const struct train_times *spent, struct stave_err *err)
 {
 	if (t->job->hooks.on_step)
 		t->job->hooks.on_step(t->job->hooks.ctx, s);
@@ -286,12 +292,17 @@ static int tell(struct trainer *t, const struct stave_train_step *s, int64_t tok
 		return 0;
 	report_live(t, false);
 	double rate = (double)tokens / s->step_s;
-	struct stave_scalar m[] = {
-		{"loss", s->loss}, {"grad_norm", s->grad_norm}, {"lr", s->lr}, {"tokens_per_s", rate}, {"step_s", s->step_s},
-		{"data_wait_s", s->data_wait_s}, {"checkpoint_s", checkpoint_s}, {"mfu", t->peak > 0 ? rate * t->flops_per_token / t->peak : NAN},
+	struct stave_scalar m[16] = {
+		{"loss", s->loss}, {"grad_norm", s->grad_norm}, {"lr", s->lr}, {"tokens", (double)tokens}, {"flops", (double)tokens * t->flops_per_token},
+		{"tokens_per_s", rate}, {"step_s", s->step_s}, {"data_wait_s", spent->data}, {"optimizer_s", spent->optimizer},
+		{"comm_wait_s", spent->comm}, {"checkpoint_s", spent->checkpoint}, {"skipped_steps", s->skipped},
 	};
-	int n = sizeof m / sizeof *m;
-	return stave_run_scalars(t->run, s->step, m, t->peak > 0 ? n : n - 1, err);
+	int n = 12;
+	if (t->peak > 0)
+		m[n++] = (struct stave_scalar){"mfu", rate * t->flops_per_token / t->peak};
+	if (t->has_machine)
+		m[n++] = (struct stave_scalar){"roofline", t->forecast.step_s / s->step_s};
+	return stave_run_scalars(t->run, s->step, m, n, err);
 }
 
 static bool eval_due(const struct trainer *t)
@@ -318,11 +329,12 @@ int train_step(struct trainer *t, int *then, struct stave_err *err)
 {
 	struct rows rows;
 	struct agreed a;
-	double start, waited;
+	struct train_times own;
+	double start, waited, optimizer_s;
 	bool skipped = false;
 	int rc;
 	stave_comm_step_set(t->comm, t->state.step);
-	if ((rc = take_batch(t, &rows, &start, &waited, err)) || (rc = compute(t, &rows, &a, err)) || (rc = update(t, &a, &skipped, err)))
+	if ((rc = take_batch(t, &rows, &start, &waited, err)) || (rc = compute(t, &rows, &a, err)) || (rc = update(t, &a, &skipped, &optimizer_s, err)))
 		return rc;
 	struct stave_train_step s = {.step = t->state.step, .loss = t->loss, .grad_norm = t->grad_norm, .skipped = skipped,
 	                             .lr = stave_schedule_lr(&t->schedule, t->state.step), .data_wait_s = waited};
@@ -333,9 +345,9 @@ int train_step(struct trainer *t, int *then, struct stave_err *err)
 	rc = checkpoint_if_due(t, err);
 	stalled = t->ck.stall_s - stalled;
 	s.step_s = stave_now_s() - start;
-	count_times(t, s.step_s, waited, stalled, (int64_t)a.tokens);
+	count_times(t, &s, stalled, optimizer_s, (int64_t)a.tokens, &own);
 	t->save_failed = rc || a.save_failed > 0;
-	if (rc || (rc = tell(t, &s, (int64_t)a.tokens, stalled, err)))
+	if (rc || (rc = tell(t, &s, (int64_t)a.tokens, &own, err)))
 		return rc;
 	*then = a.save_failed > 0 || a.stop > 0 ? STEP_STOP : a.requeue > 0 ? STEP_REQUEUE : a.time_limit > 0 ? STEP_TIME_LIMIT : STEP_GO_ON;
 	return 0;
