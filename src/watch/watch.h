@@ -11,8 +11,9 @@
 #include "base/err.h"
 
 struct stave_run;
-/* Creates (or, with `resume`, reopens for appending) dir. When resuming at `step`, lines of metrics.jsonl of later steps
- * (written after the checkpoint by the killed run) are dropped, so that one run has one history. */
+/* Creates (or, with `resume`, reopens for appending) dir. `step` is the next step the run will log: when resuming, lines
+ * of metrics.jsonl of that step and later (written after the checkpoint by the killed run) and a torn last line are
+ * dropped, so that one run has one history. STAVE_ECORRUPT for a metrics.jsonl that is not ours. */
 int stave_run_open(struct stave_run **out, const char *dir, bool resume, int64_t step, struct stave_err *err);
 void stave_run_close(struct stave_run *r);
 const char *stave_run_dir(const struct stave_run *r);
@@ -34,7 +35,7 @@ struct stave_zscore {
 	double v[128];
 	int n, at;
 };
-/* z of x against the window (0 until it has 32 values), then adds x if `keep`. */
+/* z of x against the window (0 until it has 32 values, and while they are all equal), then adds x if `keep` and finite. */
 double stave_zscore_push(struct stave_zscore *z, double x, bool keep);
 
 #endif
