@@ -72,6 +72,8 @@ enum stave_recompute { STAVE_KEEP_ALL, STAVE_RECOMPUTE_CHEAP, STAVE_RECOMPUTE_LA
 int stave_cost_train_ops(const struct stave_shape *s, int B, int T, int micro, enum stave_dtype dtype, enum stave_recompute re, struct stave_op *ops);
 /* The same for one forward of `n` new tokens of one sequence after `past` cached ones. */
 int stave_cost_infer_ops(const struct stave_shape *s, int n, int past, enum stave_dtype weights, struct stave_op *ops);
+/* Rows of logits held in memory at a time: as few equal chunks of `rows` as keep them under 96 MiB, in multiples of 64. */
+int stave_cost_logit_rows(const struct stave_shape *s, int64_t rows, enum stave_dtype dtype);
 /* Bytes that one value of a byte-limited class moves ("norm" forward in bf16: 4 read + 2 written = 6): what an operation's
  * `bytes` and a measured rate both count by. 0 for a class or pass that does not exist. */
 double stave_cost_value_bytes(const char *rate, enum stave_pass pass, enum stave_dtype dtype);

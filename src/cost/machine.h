@@ -15,7 +15,7 @@ struct stave_rate {
 	int64_t m, n, k;           /* as in stave_op */
 	double per_s;              /* flops/s for MATMUL and ATTENTION, bytes/s for the rest */
 };
-#define STAVE_RATES_MAX 160
+#define STAVE_RATES_MAX 320
 struct stave_machine {
 	char cpu[64], level[16];   /* model name, kernel level used */
 	int cores, threads;

@@ -7,41 +7,42 @@
 
 #include <string.h>
 
-/* Bytes per value: `fixed` in f32 (residual stream, statistics, parameters, gradients) and `typed` values of the
- * activation type. A value is one of the m x n the operation is described by. */
+/* Bytes per value: `fixed` ones in f32 (residual stream, statistics, parameters, gradients), `typed` times the width of the
+ * activation type, and `narrow` more when that type is narrower than f32 and therefore a copy beside it. A value is one of
+ * the m x n the operation is described by. */
 struct value_class {
 	const char *rate;
 	enum stave_pass pass;
-	double fixed, typed;
+	double fixed, typed, narrow;
 };
 static const struct value_class classes[] = {
-	{"embed", STAVE_FORWARD, 12, 0},   /* read two tables, write the residual */
-	{"embed", STAVE_DGRAD, 12, 0},     /* read the gradient, add to a table row */
-	{"norm", STAVE_FORWARD, 4, 1},     /* read the residual, write the operand */
-	{"norm", STAVE_DGRAD, 12, 2},      /* read dy and x; read, write and convert dx */
-	{"headnorm", STAVE_FORWARD, 0, 2}, /* read and write */
-	{"headnorm", STAVE_DGRAD, 8, 1},   /* read x; read and write the gradient */
-	{"rope", STAVE_FORWARD, 0, 2},     /* in place */
-	{"rope", STAVE_DGRAD, 8, 0},       /* in place, on f32 gradients */
-	{"gelu", STAVE_FORWARD, 0, 2},     /* read, write */
-	{"gelu", STAVE_DGRAD, 0, 3},       /* read dy and x, write dx */
-	{"swiglu", STAVE_FORWARD, 0, 3},   /* read gate and up, write the product */
-	{"swiglu", STAVE_DGRAD, 0, 5},     /* read dy, gate and up, write two gradients */
-	{"bias", STAVE_FORWARD, 0, 2},     /* in place */
-	{"bias", STAVE_WGRAD, 0, 1},       /* column sums */
-	{"residual", STAVE_FORWARD, 12, 0}, /* y += x in f32 */
-	{"convert", STAVE_FORWARD, 4, 1},  /* f32 to the activation type */
-	{"loss", STAVE_FORWARD, 0, 3},     /* read for the sum, read and write for the gradient, in place */
-	{"sumsq", STAVE_UPDATE, 4, 0},     /* read */
-	{"adamw", STAVE_UPDATE, 28, 0},    /* read p, m, v, g; write p, m, v */
-	{"refresh", STAVE_UPDATE, 4, 1},   /* parameters to the layout and type products want */
+	{"embed", STAVE_FORWARD, 12, 0, 0},   /* read two tables, write the residual */
+	{"embed", STAVE_DGRAD, 16, 0, 0},     /* read the gradient; read and write a table row; positions stay in the cache */
+	{"copy", STAVE_FORWARD, 8, 0, 0},     /* read, write */
+	{"zero", STAVE_DGRAD, 4, 0, 0},       /* write */
+	{"norm", STAVE_FORWARD, 4, 1, 0},     /* read the residual, write the operand */
+	{"norm", STAVE_DGRAD, 12, 1, 2},      /* read dy and x, read and write dx, write its narrow copy */
+	{"headnorm", STAVE_FORWARD, 0, 2, 0}, /* read, write */
+	{"headnorm", STAVE_DGRAD, 8, 1, 0},   /* read x, read and write the gradient */
+	{"rope", STAVE_FORWARD, 0, 2, 0},     /* in place */
+	{"rope", STAVE_DGRAD, 8, 0, 0},       /* in place, on f32 gradients */
+	{"gelu", STAVE_FORWARD, 0, 2, 0},     /* read, write */
+	{"gelu", STAVE_DGRAD, 0, 3, 0},       /* read dy and x, write dx */
+	{"swiglu", STAVE_FORWARD, 0, 3, 0},   /* read gate and up, write the product */
+	{"swiglu", STAVE_DGRAD, 0, 5, 0},     /* read dy, gate and up, write two gradients */
+	{"colsum", STAVE_WGRAD, 0, 1, 0},     /* read */
+	{"convert", STAVE_DGRAD, 4, 0, 2},    /* read f32, write narrow */
+	{"loss", STAVE_FORWARD, 0, 3, 0},     /* read for the sum; read and write for the gradient, in place */
+	{"sumsq", STAVE_UPDATE, 4, 0, 0},     /* read */
+	{"adamw", STAVE_UPDATE, 28, 0, 2},    /* read p, m, v, g; write p, m, v and the narrow copy of p */
 };
 
 double stave_cost_value_bytes(const char *rate, enum stave_pass pass, enum stave_dtype dtype)
 {
+	size_t e = stave_dtype_bytes(dtype);
 	for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
 		if (!strcmp(classes[i].rate, rate) && classes[i].pass == pass)
-			return classes[i].fixed + classes[i].typed * (double)stave_dtype_bytes(dtype);
+			return classes[i].fixed + classes[i].typed * (double)e + (e < 4 ? classes[i].narrow : 0);
 	return 0;
 }
 
@@ -54,9 +55,12 @@ struct list {
 	int64_t count; /* given to the operations appended next */
 };
 
-static void matmul(struct list *l, const char *name, enum stave_pass pass, int64_t m, int64_t n, int64_t k)
+/* What becomes of a product's result: written as an operand, written in f32, or added to f32. */
+enum result { TYPED, WIDE, ADDED };
+
+static void matmul(struct list *l, const char *name, enum stave_pass pass, enum result to, int64_t m, int64_t n, int64_t k)
 {
-	double e = (double)stave_dtype_bytes(l->dtype), out = pass == STAVE_WGRAD ? 4 : e, M = (double)m, N = (double)n, K = (double)k;
+	double e = (double)stave_dtype_bytes(l->dtype), out = to == TYPED ? e : to == WIDE ? 4 : 8, M = (double)m, N = (double)n, K = (double)k;
 	l->ops[l->n++] = (struct stave_op){.name = name, .rate = "matmul", .kind = STAVE_OP_MATMUL, .pass = pass, .dtype = l->dtype, .m = m, .n = n,
 	                                   .k = k, .count = l->count, .flops = 2 * M * N * K, .bytes = e * (M * K + K * N) + out * M * N};
 }
@@ -121,38 +125,34 @@ static void positions(struct list *l, const struct stave_shape *s, enum stave_pa
 		element(l, "rope", "rope", pass, rows, w.qk);
 }
 
-static void layer_forward(struct list *l, const struct stave_shape *s, int64_t B, int64_t n, int64_t past)
+/* Biases ride in the products. Before a product adds a sublayer's output, the residual stream is copied, since backward
+ * wants it as it was; inference adds in place. */
+static void layer_forward(struct list *l, const struct stave_shape *s, int64_t B, int64_t n, int64_t past, bool train)
 {
 	struct widths w = widths_of(s);
 	int64_t rows = B * n;
 	element(l, "norm1", "norm", STAVE_FORWARD, rows, w.C);
-	matmul(l, "qkv", STAVE_FORWARD, rows, w.qkv, w.C);
-	if (s->qkv_bias)
-		element(l, "qkv_bias", "bias", STAVE_FORWARD, rows, w.qkv);
+	matmul(l, "qkv", STAVE_FORWARD, TYPED, rows, w.qkv, w.C);
 	positions(l, s, STAVE_FORWARD, rows);
 	attention(l, s, STAVE_FORWARD, B, n, past);
-	matmul(l, "out", STAVE_FORWARD, rows, w.C, w.q);
-	if (s->out_bias)
-		element(l, "out_bias", "bias", STAVE_FORWARD, rows, w.C);
-	element(l, "residual1", "residual", STAVE_FORWARD, rows, w.C);
+	if (train)
+		element(l, "residual1", "copy", STAVE_FORWARD, rows, w.C);
+	matmul(l, "out", STAVE_FORWARD, ADDED, rows, w.C, w.q);
 	element(l, "norm2", "norm", STAVE_FORWARD, rows, w.C);
-	matmul(l, "up", STAVE_FORWARD, rows, w.up, w.C);
-	if (s->mlp_bias)
-		element(l, "up_bias", "bias", STAVE_FORWARD, rows, w.up);
+	matmul(l, "up", STAVE_FORWARD, TYPED, rows, w.up, w.C);
 	activation(l, s, STAVE_FORWARD, rows);
-	matmul(l, "down", STAVE_FORWARD, rows, w.C, w.I);
-	if (s->mlp_bias)
-		element(l, "down_bias", "bias", STAVE_FORWARD, rows, w.C);
-	element(l, "residual2", "residual", STAVE_FORWARD, rows, w.C);
+	if (train)
+		element(l, "residual2", "copy", STAVE_FORWARD, rows, w.C);
+	matmul(l, "down", STAVE_FORWARD, ADDED, rows, w.C, w.I);
 }
 
-/* The two gradients of y = x W^T (+ b): of the operand and of the weights. */
+/* The gradients of y = x W^T + b: of the bias, the operand and the weights. */
 static void linear_backward(struct list *l, const char *name, const char *bias, int64_t rows, int64_t out, int64_t in)
 {
-	matmul(l, name, STAVE_DGRAD, rows, in, out);
-	matmul(l, name, STAVE_WGRAD, out, in, rows);
 	if (bias)
-		element(l, bias, "bias", STAVE_WGRAD, rows, out);
+		element(l, bias, "colsum", STAVE_WGRAD, rows, out);
+	matmul(l, name, STAVE_DGRAD, TYPED, rows, in, out);
+	matmul(l, name, STAVE_WGRAD, WIDE, out, in, rows);
 }
 
 static void layer_backward(struct list *l, const struct stave_shape *s, int64_t B, int64_t T)
@@ -166,7 +166,8 @@ static void layer_backward(struct list *l, const struct stave_shape *s, int64_t 
 	linear_backward(l, "out", s->out_bias ? "out_bias" : NULL, rows, w.C, w.q);
 	attention(l, s, STAVE_DGRAD, B, T, 0);
 	positions(l, s, STAVE_DGRAD, rows);
-	element(l, "qkv_grad", "convert", STAVE_FORWARD, rows, w.qkv);
+	if (l->dtype != STAVE_F32)
+		element(l, "qkv_grad", "convert", STAVE_DGRAD, rows, w.qkv);
 	linear_backward(l, "qkv", s->qkv_bias ? "qkv_bias" : NULL, rows, w.qkv, w.C);
 	element(l, "norm1", "norm", STAVE_DGRAD, rows, w.C);
 }
@@ -180,8 +181,39 @@ static void layer_recompute(struct list *l, const struct stave_shape *s, int64_t
 		element(l, "norm2", "norm", STAVE_FORWARD, rows, s->C);
 		activation(l, s, STAVE_FORWARD, rows);
 	} else if (re == STAVE_RECOMPUTE_LAYER) {
-		layer_forward(l, s, B, T, 0);
+		layer_forward(l, s, B, T, 0, true);
 	}
+}
+
+/* The classifier, its loss and its gradients, over chunks of rows whose logits are in memory together. */
+#define LOGITS_BYTES ((int64_t)96 << 20)
+
+int stave_cost_logit_rows(const struct stave_shape *s, int64_t rows, enum stave_dtype dtype)
+{
+	int64_t most = LOGITS_BYTES / ((int64_t)stave_shape_vpad(s) * (int64_t)stave_dtype_bytes(dtype));
+	if (most < 64)
+		most = 64;
+	if (most >= rows)
+		return (int)rows;
+	int64_t chunks = (rows + most - 1) / most, even = (rows + chunks - 1) / chunks;
+	int64_t rounded = (even + 63) / 64 * 64;
+	return (int)(rounded <= most ? rounded : most / 64 * 64);
+}
+
+static void classifier(struct list *l, const struct stave_shape *s, int64_t rows, int64_t micro)
+{
+	int64_t chunk = stave_cost_logit_rows(s, rows, l->dtype), V = stave_shape_vpad(s);
+	struct {
+		int64_t rows, times;
+	} part[2] = {{chunk, rows / chunk}, {rows % chunk, 1}};
+	for (int i = 0; i < 2 && part[i].rows; i++) {
+		l->count = micro * part[i].times;
+		matmul(l, "head", STAVE_FORWARD, TYPED, part[i].rows, V, s->C);
+		element(l, "loss", "loss", STAVE_FORWARD, part[i].rows, V);
+		matmul(l, "head", STAVE_DGRAD, TYPED, part[i].rows, s->C, V);
+		matmul(l, "head", STAVE_WGRAD, i ? ADDED : WIDE, V, s->C, part[i].rows);
+	}
+	l->count = micro;
 }
 
 /* ---- the two public lists ---- */
@@ -192,8 +224,6 @@ static void update(struct list *l, const struct stave_shape *s)
 	l->count = 1;
 	element(l, "grad_norm", "sumsq", STAVE_UPDATE, params, 1);
 	element(l, "adamw", "adamw", STAVE_UPDATE, params, 1);
-	if (l->dtype == STAVE_BF16)
-		element(l, "refresh", "refresh", STAVE_UPDATE, params, 1);
 }
 
 int stave_cost_train_ops(const struct stave_shape *s, int B, int T, int micro, enum stave_dtype dtype, enum stave_recompute re, struct stave_op *ops)
@@ -202,18 +232,21 @@ int stave_cost_train_ops(const struct stave_shape *s, int B, int T, int micro, e
 	int64_t rows = (int64_t)B * T, layers = (int64_t)micro * s->L;
 	element(&l, "embed", "embed", STAVE_FORWARD, rows, s->C);
 	l.count = layers;
-	layer_forward(&l, s, B, T, 0);
+	layer_forward(&l, s, B, T, 0, true);
 	l.count = micro;
 	element(&l, "norm_f", "norm", STAVE_FORWARD, rows, s->C);
-	matmul(&l, "head", STAVE_FORWARD, rows, s->V, s->C);
-	element(&l, "loss", "loss", STAVE_FORWARD, rows, s->V);
-	linear_backward(&l, "head", NULL, rows, s->V, s->C);
+	classifier(&l, s, rows, micro);
+	element(&l, "zero_grad", "zero", STAVE_DGRAD, rows, s->C);
 	element(&l, "norm_f", "norm", STAVE_DGRAD, rows, s->C);
 	l.count = layers;
 	layer_recompute(&l, s, B, T, re);
 	layer_backward(&l, s, B, T);
 	l.count = micro;
 	element(&l, "embed", "embed", STAVE_DGRAD, rows, s->C);
+	if (!s->tied) { /* tied: the classifier has already written the table's gradient */
+		l.count = 1;
+		element(&l, "zero_embed", "zero", STAVE_DGRAD, stave_shape_vpad(s), s->C);
+	}
 	update(&l, s);
 	return l.n;
 }
@@ -223,9 +256,9 @@ int stave_cost_infer_ops(const struct stave_shape *s, int n, int past, enum stav
 	struct list l = {.ops = ops, .dtype = weights, .count = 1};
 	element(&l, "embed", "embed", STAVE_FORWARD, n, s->C);
 	l.count = s->L;
-	layer_forward(&l, s, 1, n, past);
+	layer_forward(&l, s, 1, n, past, false);
 	l.count = 1;
 	element(&l, "norm_f", "norm", STAVE_FORWARD, n, s->C);
-	matmul(&l, "head", STAVE_FORWARD, 1, s->V, s->C); /* only the last token's logits are wanted */
+	matmul(&l, "head", STAVE_FORWARD, TYPED, 1, stave_shape_vpad(s), s->C); /* only the last token's logits are wanted */
 	return l.n;
 }
