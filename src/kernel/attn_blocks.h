@@ -262,20 +262,31 @@ static void score_strip(const struct forward *w, const struct stave_attn *a, int
 	}
 }
 
-/* Row r of a strip: n scores become probabilities relative to the new maximum. Returns the factor for what was summed before. */
-INLINE float softmax_row(const float *score, unit *p, int n, float c, float row_max, float *max, float *sum)
+/* n scores of each row of a strip become probabilities relative to its new maximum, which is that of `top` or of before. factor gets
+ * what to multiply by all that was summed relative to the old one. */
+static void softmax_strip(const struct forward *w, int r0, int n, float c, const vf top[MR], float factor[MR])
 {
-	float new_max = fmaxf(*max, row_max * c), factor;
-	vf shift = vset(-new_max), scale = vset(c), total = vset(0);
-	for (int j = 0; j < n; j += VL) {
-		vf e = vexp2(vfma(vload(score + j), scale, shift));
-		total = vadd(total, e);
-		put_row(p + j / PAIR, e);
-	}
-	factor = exp2f(*max - new_max);
-	*sum = *sum * factor + vsum(total);
-	*max = new_max;
-	return factor;
+	float shift[VL];
+	vf total[MR];
+	for (int r = 0; r < MR; r++)
+		shift[r] = vhmax(top[r]);
+	vf old = vload_n(w->max + r0, MR), now = vmax(old, vmul(vload_n(shift, MR), vset(c))), scale = vset(c);
+	vstore_n(shift, vsub(vset(0), now), MR);
+	vstore_n(w->max + r0, now, MR);
+	vstore_n(factor, vexp2(vsub(old, now)), MR);
+#pragma GCC unroll 8
+	for (int r = 0; r < MR; r++)
+		total[r] = vset(0);
+	/* rows inside: that many independent exponentials at a time */
+	for (int j = 0; j < n; j += VL)
+#pragma GCC unroll 8
+		for (int r = 0; r < MR; r++) {
+			vf e = vexp2(vfma(vload(w->score + r * KC + j), scale, vset(shift[r])));
+			total[r] = vadd(total[r], e);
+			put_row(w->p + (r * KC + j) / PAIR, e);
+		}
+	for (int r = 0; r < MR; r++)
+		w->sum[r0 + r] = w->sum[r0 + r] * factor[r] + vsum(total[r]);
 }
 
 /* Rows t .. t + MR against the keys they see of chunk .. chunk + KC. */
@@ -287,9 +298,7 @@ static void strip_forward(const struct forward *w, const struct stave_attn *a, i
 	vf max[MR];
 	float factor[MR];
 	score_strip(w, a, t, lo, hi, w->score, max);
-	for (int r = 0; r < MR; r++)
-		factor[r] = softmax_row(w->score + r * KC, w->p + r * KC / PAIR, hi - lo, a->scale * LOG2E, vhmax(max[r]), &w->max[r0 + r],
-		                        &w->sum[r0 + r]);
+	softmax_strip(w, r0, hi - lo, a->scale * LOG2E, max, factor);
 	for (int d = 0; d < w->s.panels; d++)
 		accumulate(w->o + (size_t)r0 * w->s.Dp + d * NR, w->s.Dp, factor, w->p, KC / PAIR, 1,
 		           w->v + ((size_t)d * w->s.Tp + lo) / PAIR * NR, (end - lo) / PAIR);

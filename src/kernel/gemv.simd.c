@@ -1,34 +1,28 @@
-/* Matrix times vector for any vector level. Weights are read once, so memory bandwidth is the limit; ROWS rows at a time share
- * each piece of x and keep as many streams of memory and chains of additions in flight. A row's sum has the same order whether it
- * is computed among others or alone. */
+/* Matrix times vector for any vector level. Weights are read once, so memory bandwidth is the limit: rows are taken one after the
+ * other, in the order of memory, which the hardware prefetches best; CHAINS sums per row hide the latency of addition. */
 #include "kernel/simd.h"
 
-#define ROWS 4
+#define CHAINS 4
 
-INLINE void some_rows(enum stave_dtype dt, int rows, float *y, const char *W, size_t row_bytes, const float *x, int k)
+INLINE float one_row(enum stave_dtype dt, const char *w, const float *x, size_t k)
 {
-	vf sum[ROWS];
-	for (int r = 0; r < rows; r++)
-		sum[r] = vset(0);
-	EACH_VECTOR((size_t)k, vf xi = vload_n(x + i, m);
-	            for (int r = 0; r < rows; r++) sum[r] = vfma(vget(dt, W + (size_t)r * row_bytes, i, m), xi, sum[r]););
-	for (int r = 0; r < rows; r++)
-		y[r] = vsum(sum[r]);
-}
-
-INLINE void all_rows(enum stave_dtype dt, float *y, const char *W, size_t row_bytes, const float *x, int n, int k)
-{
-	int r = 0;
-	for (; r + ROWS <= n; r += ROWS)
-		some_rows(dt, ROWS, y + r, W + (size_t)r * row_bytes, row_bytes, x, k);
-	for (; r < n; r++)
-		some_rows(dt, 1, y + r, W + (size_t)r * row_bytes, row_bytes, x, k);
+	vf sum[CHAINS];
+	size_t whole = k / (CHAINS * VL) * (CHAINS * VL), size = dt == STAVE_F32 ? 4 : 2;
+	for (int c = 0; c < CHAINS; c++)
+		sum[c] = vset(0);
+	for (size_t j = 0; j < whole; j += CHAINS * VL)
+		for (int c = 0; c < CHAINS; c++)
+			sum[c] = vfma(vget(dt, w, j + c * VL, VL), vload(x + j + c * VL), sum[c]);
+	EACH_VECTOR(k - whole, sum[0] = vfma(vget(dt, w + whole * size, i, m), vload_n(x + whole + i, m), sum[0]););
+	return vsum(vadd(vadd(sum[0], sum[1]), vadd(sum[2], sum[3])));
 }
 
 void STAVE_LEVELED(gemv)(enum stave_dtype dt, float *y, const void *W, size_t ldw, const float *x, int n, int k)
 {
-	if (dt == STAVE_F32)
-		all_rows(STAVE_F32, y, W, ldw * 4, x, n, k);
-	else
-		all_rows(STAVE_BF16, y, W, ldw * 2, x, n, k);
+	const char *w = W;
+	for (int r = 0; r < n; r++)
+		if (dt == STAVE_F32)
+			y[r] = one_row(STAVE_F32, w + r * ldw * 4, x, (size_t)k);
+		else
+			y[r] = one_row(STAVE_BF16, w + r * ldw * 2, x, (size_t)k);
 }
