@@ -84,7 +84,8 @@ struct stave_sources {
  * out. "-" is copied to out/stdin.part first: the work takes more than one pass. */
 int stave_sources_open(struct stave_sources *s, const char *const *inputs, int n, const char *out, struct stave_err *err);
 void stave_sources_close(struct stave_sources *s);
-/* XXH3-128 of a file's bytes in hex. */
+/* XXH3-128 in hex, of bytes and of a file's bytes. */
+void stave_hash_hex(const void *p, size_t n, char hex[33]);
 int stave_file_hash(const char *path, char hex[33], struct stave_err *err);
 
 /* ---- documents, still as they lie in the file ---- */

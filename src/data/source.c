@@ -211,14 +211,19 @@ void stave_sources_close(struct stave_sources *s)
 	*s = (struct stave_sources){0};
 }
 
+void stave_hash_hex(const void *p, size_t n, char hex[33])
+{
+	XXH128_hash_t h = XXH3_128bits(p, n);
+	snprintf(hex, 33, "%016llx%016llx", (unsigned long long)h.high64, (unsigned long long)h.low64);
+}
+
 int stave_file_hash(const char *path, char hex[33], struct stave_err *err)
 {
 	struct stave_map m = {0};
 	int rc = stave_map_open(&m, path, err);
 	if (rc)
 		return rc;
-	XXH128_hash_t h = XXH3_128bits(m.p, m.size);
-	snprintf(hex, 33, "%016llx%016llx", (unsigned long long)h.high64, (unsigned long long)h.low64);
+	stave_hash_hex(m.p, m.size, hex);
 	stave_map_close(&m);
 	return 0;
 }
