@@ -228,8 +228,6 @@ INLINE void vunzip(vf a, vf b, vf *even, vf *odd)
 	vf lo = _mm256_permute2f128_ps(a, b, 0x20), hi = _mm256_permute2f128_ps(a, b, 0x31);
 	*even = _mm256_shuffle_ps(lo, hi, 0x88);
 	*odd = _mm256_shuffle_ps(lo, hi, 0xdd);
-	*even = _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(*even), 0xd8));
-	*odd = _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(*odd), 0xd8));
 }
 
 /* acc += a a, in double. */

@@ -17,9 +17,11 @@ INLINE void backward(const enum stave_dtype dt, void *dgu, const void *dy, const
 		EACH_VECTOR(I, {
 			vf g = vget(dt, gu, 2 * r * I + i, m);
 			vf u = vget(dt, gu, (2 * r + 1) * I + i, m);
-			vf s = vsigmoid(g);
+			/* 1 - s as exp(-g) s, which does not cancel for large g; the bound keeps inf times 0 away */
+			vf e = vexp(vmin(vset(88.f), vsub(vset(0.f), g)));
+			vf s = vdiv(vset(1.f), vadd(vset(1.f), e));
 			vf ds = vmul(vget(dt, dy, r * I + i, m), s);
-			vf rest = vfnma(g, s, g); /* g (1 - s) */
+			vf rest = vmul(g, vmul(e, s)); /* g (1 - s) */
 			vput(dt, dgu, 2 * r * I + i, vmul(u, vfma(ds, rest, ds)), m);
 			vput(dt, dgu, (2 * r + 1) * I + i, vmul(ds, g), m);
 		});
