@@ -108,7 +108,7 @@ static int tiny_run(struct tiny *t, const char *out, const char *const *override
 
 /* The same in a process of its own (a fresh one: OpenMP does not survive a fork), with STAVE_LOG=error. argv words after
  * "--child" are kill_at, term_at, out and overrides. Returns the wait status. */
-static pid_t tiny_spawn(const char *const *args)
+static __attribute__((unused)) pid_t tiny_spawn(const char *const *args)
 {
 	char *argv[64] = {"test", "--child"};
 	int n = 2;
@@ -122,7 +122,7 @@ static pid_t tiny_spawn(const char *const *args)
 	}
 	return pid;
 }
-static int tiny_wait(pid_t pid)
+static __attribute__((unused)) int tiny_wait(pid_t pid)
 {
 	int status = 0;
 	assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -130,7 +130,7 @@ static int tiny_wait(pid_t pid)
 }
 #define TINY_CHILD(...) tiny_wait(tiny_spawn((const char *const[]){__VA_ARGS__, NULL}))
 
-static int tiny_child(int argc, char **argv)
+static __attribute__((unused)) int tiny_child(int argc, char **argv)
 {
 	struct tiny t = {.kill_at = atoi(argv[2]), .term_at = atoi(argv[3])};
 	struct stave_train_result r;
@@ -151,9 +151,9 @@ static char *tiny_dir(void)
 }
 
 /* FNV of a file's bytes, to compare models without trusting the program's own hashes. */
-static uint64_t tiny_file_hash(const char *dir, const char *name)
+static __attribute__((unused)) uint64_t tiny_file_hash(const char *dir, const char *name)
 {
-	char path[STAVE_PATH];
+	char path[2 * STAVE_PATH];
 	snprintf(path, sizeof path, "%s/%s", dir, name);
 	FILE *f = fopen(path, "rb");
 	uint64_t h = 1469598103934665603u;
