@@ -16,7 +16,7 @@
 
 /* Attention of one (sequence, query head) pair. Rows t of q, k, v, o lie `ld*` elements apart, D wide. Causal: row t
  * sees keys max(start[t], t-window+1) .. t, where start (T) int32 is the first token of t's document (NULL: 0), and
- * window 0 means none. scale multiplies q·k. lse (T): log-sum-exp of each row, kept for the backward pass. */
+ * window 0 means none. scale multiplies q·k and is positive. lse (T): log-sum-exp of each row, kept for the backward pass. */
 struct stave_attn {
 	int T, D;
 	const void *q, *k, *v;   /* (T, D) each */

@@ -232,7 +232,8 @@ static void check_values(const struct problem *p, const char *level, const char 
 	assert_true(stave_get(dt, x, (size_t)p->s.T * ld) == CANARY);
 }
 
-/* bf16 rounds to 2^-8 wherever an operand is narrowed: probabilities, their gradients and o, at most two of them in one sum. Float work adds what the exponential makes of a rounded score. */
+/* bf16 rounds to 2^-8 wherever an operand is narrowed: probabilities, their gradients and o, at most two of them in one sum.
+ * Float work adds what the exponential makes of a rounded score. */
 static double tolerance(const struct problem *p, const struct truth *r)
 {
 	return 1e-6 * (2 + r->hottest) + (p->dt == STAVE_BF16 ? 0x1p-7 : 0);
