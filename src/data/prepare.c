@@ -68,10 +68,12 @@ struct run {
 
 static bool named(const struct run *x, const char *name) { return !strcmp(x->p->tokenizer, name); }
 
-static int check_options(struct run *x, struct stave_err *err)
+static int check_options(struct run *x, int n_inputs, struct stave_err *err)
 {
 	const char *t = x->p->tokenizer;
 	char *end = NULL;
+	if (!n_inputs)
+		return stave_err_set(err, STAVE_EUSAGE, "no input: name files, directories, or '-' for stdin");
 	if (!x->p->out || !*x->p->out)
 		return stave_err_set(err, STAVE_EUSAGE, "where should the shards go? give --out DIR");
 	bool nul;
@@ -428,7 +430,7 @@ int stave_prepare_run(const struct stave_prepare *p, const char *const *in, int 
 	struct stave_prepare_result result = {0};
 	struct run x = {.p = p, .r = &result, .lock = -1};
 	double start = stave_now_s();
-	int rc = check_options(&x, err);
+	int rc = check_options(&x, n, err);
 	if (!rc)
 		rc = stave_mkdirs(p->out, err);
 	if (!rc)

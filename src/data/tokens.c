@@ -404,10 +404,11 @@ void stave_tokens_row(const struct stave_tokens *t, uint64_t seed, int64_t row, 
 		window(t, 0, T, doc_mask, inputs, targets, start, pos);
 		return;
 	}
-	/* one window fewer leaves room to shift the grid by up to T; among few windows one is too dear */
+	/* one window fewer leaves room for every shift of the grid; among few windows one is too dear */
 	windows -= windows >= 16;
 	uint64_t epoch = (uint64_t)(row / windows), key = stave_random64(seed, epoch);
-	int64_t room = targets_all - windows * T, offset = (int64_t)(stave_random64(key, 0x6f6666736574) % (uint64_t)(room + 1));
+	int64_t room = targets_all - windows * T, shifts = room < T ? room + 1 : T;
+	int64_t offset = (int64_t)(stave_random64(key, 0x6f6666736574) % (uint64_t)shifts);
 	int64_t i = (int64_t)stave_permute((uint64_t)(row % windows), (uint64_t)windows, key);
 	window(t, offset + i * T, T, doc_mask, inputs, targets, start, pos);
 }
