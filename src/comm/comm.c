@@ -4,6 +4,7 @@
  * of it: every collective returns at once. */
 #include "comm/comm.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include "comm/progress.h"
 
 #define TIMEOUT_S 60.0
+#define GRACE_MAX_S 0.4 /* the other survivors leave after 0.7 s, and mpirun then kills the rest */
 
 static int timeout_from_environment(_Atomic double *timeout_s, struct stave_err *err)
 {
@@ -217,7 +219,7 @@ void stave_comm_lost_set(struct stave_comm *c, void (*lost)(void *arg, const cha
 	stave_lifeline_alarm_set(c->lifeline, NULL, NULL);
 	c->lost = lost;
 	c->lost_arg = arg;
-	c->lost_grace_s = grace_s;
+	c->lost_grace_s = fmin(grace_s, GRACE_MAX_S);
 	if (lost)
 		stave_lifeline_alarm_set(c->lifeline, alarm_rings, c);
 }

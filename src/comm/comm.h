@@ -38,7 +38,8 @@ struct stave_comm;
 int stave_comm_open(struct stave_comm **out, struct stave_err *err);
 /* Collective: waits for every rank, then shuts the transport down. After an error it is stave_comm_abort. NULL is fine. */
 void stave_comm_close(struct stave_comm *c);
-/* Leave without the collective shutdown, telling the peers that this rank stops because of an error. */
+/* Leave without the collective shutdown, telling the peers that this rank stops because of an error. After STAVE_EPEER it
+ * returns up to 0.7 s later, together with the other survivors: print the message first. */
 void stave_comm_abort(struct stave_comm *c);
 int stave_comm_rank(const struct stave_comm *c);
 int stave_comm_size(const struct stave_comm *c);
@@ -47,8 +48,8 @@ void stave_comm_timeout_set(struct stave_comm *c, double seconds);
 /* The step the caller is in, for the heartbeat and for messages. */
 void stave_comm_step_set(struct stave_comm *c, int64_t step);
 /* A launcher kills the survivors a second or two after a rank was lost, which may be before a long step ends. When a
- * loss was noticed and no call has returned it within grace_s, `lost` is called once, on a thread of comm, with the
- * message: it may print it and leave the process, and nothing else. */
+ * loss was noticed and no call has returned it within grace_s (at most 0.4 s), `lost` is called once, on a thread of
+ * comm, with the message: it may print it and leave the process, and nothing else. */
 void stave_comm_lost_set(struct stave_comm *c, void (*lost)(void *arg, const char *message), void *arg, double grace_s);
 
 /* In-place sums over ranks. `op` names the operation in errors ("gradients", "loss") and must outlive the object, as a

@@ -21,12 +21,7 @@
  * Invariant: links belong to the watching thread; everything else is under `lock`. */
 #include "comm/lifeline.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <ifaddrs.h>
-#include <net/if.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -34,22 +29,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/random.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "base/hash.h"
 #include "base/sys.h"
+#include "comm/dial.h"
 
-#define MAGIC 0x65767473u /* "stve" */
 #define BEAT_S 0.25
+#define LINGER_S 0.7      /* from noticing a loss to leaving, see stave_lifeline_close */
 #define PAUSE_S 1.0       /* a longer gap between two rounds of the thread: it was this process that slept */
-#define OPEN_S 30.0       /* for all lines to stand */
-#define FINGERS 31        /* 2^31 ranks */
 #define QUEUE 16          /* frames waiting for a peer that does not read; more are dropped, it is gone anyway */
-#define ADDRESSES 4
-#define COOKIE 16
 
 _Static_assert(sizeof(struct lifeline_frame) == 64, "a frame has no padding");
 
@@ -67,7 +57,7 @@ struct link {
 
 struct lifeline {
 	int rank, size, n_links, wake;
-	struct link link[2 * FINGERS];
+	struct link link[LINES];
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t news;
@@ -87,21 +77,11 @@ struct lifeline {
 	void *alarm_ctx;
 };
 
-/* What a rank tells the others before any line stands. */
-struct card {
-	uint64_t host;
-	unsigned char cookie[COOKIE];
-	char name[40];
-	uint16_t port, n;
-	uint32_t pad;
-	struct in6_addr a[ADDRESSES]; /* IPv4 in its mapped form */
-};
-
 /* ---- frames ---- */
 
 bool stave_lifeline_frame_check(struct lifeline_frame *f, int size)
 {
-	if (f->magic != MAGIC || f->type < LIFELINE_HELLO || f->type > LIFELINE_BYE || f->how >= LIFELINE_HOWS)
+	if (f->magic != LIFELINE_MAGIC || f->type < LIFELINE_HELLO || f->type > LIFELINE_BYE || f->how >= LIFELINE_HOWS)
 		return false;
 	if (f->rank >= (uint32_t)size || f->step < -1 || f->seq < 0)
 		return false;
@@ -117,7 +97,7 @@ bool stave_lifeline_frame_check(struct lifeline_frame *f, int size)
 static struct lifeline_frame frame(enum lifeline_type type, int rank, int64_t step, int64_t seq, const char *op, double age_s)
 {
 	double ms = age_s * 1000;
-	struct lifeline_frame f = {.magic = MAGIC, .type = (uint8_t)type, .rank = (uint32_t)rank, .step = step, .seq = seq};
+	struct lifeline_frame f = {.magic = LIFELINE_MAGIC, .type = (uint8_t)type, .rank = (uint32_t)rank, .step = step, .seq = seq};
 	f.age_ms = ms < 0 ? 0 : ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
 	snprintf(f.op, sizeof f.op, "%s", op);
 	return f;
@@ -280,8 +260,8 @@ static void judge(struct lifeline *l, double now)
 
 static void wait_for_news(struct lifeline *l, double until_s)
 {
-	struct pollfd p[1 + 2 * FINGERS];
-	int at[2 * FINGERS], n = 1;
+	struct pollfd p[1 + LINES];
+	int at[LINES], n = 1;
 	p[0] = (struct pollfd){.fd = l->wake, .events = POLLIN};
 	for (int i = 0; i < l->n_links; i++)
 		if (l->link[i].fd >= 0) {
@@ -336,212 +316,7 @@ static void *watch(void *arg)
 	return NULL;
 }
 
-/* ---- opening ---- */
-
-uint64_t stave_lifeline_host(void)
-{
-	char boot[64] = "";
-	struct stat net = {0};
-	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		if (read(fd, boot, sizeof boot - 1) < 0)
-			boot[0] = 0;
-		close(fd);
-	}
-	if (stat("/proc/self/ns/net", &net))
-		net.st_ino = 0;
-	return stave_hash64(boot, strlen(boot), (uint64_t)net.st_ino);
-}
-
-/* A listening socket on any free port: of the loopback when all ranks share it, else of every interface. */
-static int listen_anywhere(bool loopback, uint16_t *port, bool *v6, struct stave_err *err)
-{
-	struct sockaddr_in6 a6 = {.sin6_family = AF_INET6, .sin6_addr = in6addr_any};
-	struct sockaddr_in a4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(loopback ? INADDR_LOOPBACK : INADDR_ANY)};
-	int off = 0, fd = loopback ? -1 : socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && (setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) || bind(fd, (void *)&a6, sizeof a6))) {
-		close(fd);
-		fd = -1;
-	}
-	*v6 = fd >= 0;
-	if (fd < 0) {
-		fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		if (fd < 0 || bind(fd, (void *)&a4, sizeof a4))
-			goto fail;
-	}
-	socklen_t n6 = sizeof a6, n4 = sizeof a4;
-	if (listen(fd, 256) || (*v6 ? getsockname(fd, (void *)&a6, &n6) : getsockname(fd, (void *)&a4, &n4)))
-		goto fail;
-	*port = ntohs(*v6 ? a6.sin6_port : a4.sin_port);
-	return fd;
-fail:
-	stave_err_errno(err, "cannot listen for the other ranks");
-	if (fd >= 0)
-		close(fd);
-	return -1;
-}
-
-static struct in6_addr mapped(uint32_t v4_network_order)
-{
-	struct in6_addr a = {.s6_addr = {[10] = 0xff, [11] = 0xff}};
-	memcpy(a.s6_addr + 12, &v4_network_order, 4);
-	return a;
-}
-
-/* The addresses other machines may reach this one at: those of interfaces that are up, without the bridges that
- * container engines put on every machine under the same address. */
-static uint16_t my_addresses(struct in6_addr a[ADDRESSES], bool v6)
-{
-	static const char *const local[] = {"docker", "virbr", "br-", "veth", "cni"};
-	struct ifaddrs *all = NULL;
-	uint16_t n = 0;
-	if (getifaddrs(&all))
-		return 0;
-	for (struct ifaddrs *i = all; i && n < ADDRESSES; i = i->ifa_next) {
-		bool skip = !i->ifa_addr || !(i->ifa_flags & IFF_UP) || (i->ifa_flags & IFF_LOOPBACK);
-		for (size_t k = 0; k < sizeof local / sizeof *local; k++)
-			skip |= !strncmp(i->ifa_name, local[k], strlen(local[k]));
-		if (skip)
-			continue;
-		if (i->ifa_addr->sa_family == AF_INET)
-			a[n++] = mapped(((struct sockaddr_in *)(void *)i->ifa_addr)->sin_addr.s_addr);
-		else if (v6 && i->ifa_addr->sa_family == AF_INET6) {
-			struct in6_addr x = ((struct sockaddr_in6 *)(void *)i->ifa_addr)->sin6_addr;
-			if (!IN6_IS_ADDR_LINKLOCAL(&x))
-				a[n++] = x;
-		}
-	}
-	freeifaddrs(all);
-	return n;
-}
-
-static int dial_address(struct in6_addr a, uint16_t port)
-{
-	struct sockaddr_in6 s6 = {.sin6_family = AF_INET6, .sin6_addr = a, .sin6_port = htons(port)};
-	struct sockaddr_in s4 = {.sin_family = AF_INET, .sin_port = htons(port)};
-	bool v4 = IN6_IS_ADDR_V4MAPPED(&a);
-	struct timeval limit = {.tv_sec = 5};
-	memcpy(&s4.sin_addr, a.s6_addr + 12, 4);
-	int fd = socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -1;
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit); /* bounds connect too */
-	if (connect(fd, v4 ? (void *)&s4 : (void *)&s6, v4 ? sizeof s4 : sizeof s6)) {
-		int e = errno;
-		close(fd);
-		errno = e;
-		return -1;
-	}
-	return fd;
-}
-
-static void add_link(struct lifeline *l, int fd, int rank)
-{
-	int on = 1;
-	struct link *k = &l->link[l->n_links++];
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	*k = (struct link){.fd = fd, .rank = rank, .seen_s = stave_now_s(), .last = {.rank = (uint32_t)rank, .step = -1}};
-	strcpy(k->last.op, "start");
-}
-
-static int dial(struct lifeline *l, const struct card *all, int rank, struct stave_err *err)
-{
-	const struct card *peer = &all[rank], *me = &all[l->rank];
-	struct in6_addr loopback = mapped(htonl(INADDR_LOOPBACK));
-	bool near = peer->host == me->host;
-	int fd = -1, n = near ? 1 : peer->n < ADDRESSES ? peer->n : ADDRESSES;
-	struct lifeline_frame f = frame(LIFELINE_HELLO, l->rank, -1, 0, "", 0);
-	f.to = (uint16_t)rank;
-	memcpy(f.op, all[0].cookie, COOKIE);
-	errno = EHOSTUNREACH;
-	for (int i = 0; fd < 0 && i < n; i++)
-		fd = dial_address(near ? loopback : peer->a[i], peer->port);
-	if (fd < 0 || send(fd, &f, sizeof f, MSG_NOSIGNAL) != sizeof f) {
-		int e = errno;
-		if (fd >= 0)
-			close(fd);
-		return stave_err_set(err, STAVE_EPEER, "rank %d cannot reach rank %d on %.40s, port %d: %s; ranks need TCP "
-		                     "between their machines to notice each other's loss: open it in the firewall", l->rank, rank,
-		                     peer->name, peer->port, strerror(e));
-	}
-	add_link(l, fd, rank);
-	return 0;
-}
-
-/* One caller: its hello within a second, or it is a stranger. Returns its rank or -1. */
-static int greet(struct lifeline *l, int fd, const unsigned char *cookie)
-{
-	struct lifeline_frame f;
-	struct timeval limit = {.tv_sec = 1};
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-	if (recv(fd, &f, sizeof f, MSG_WAITALL) != sizeof f || !stave_lifeline_frame_check(&f, l->size))
-		return -1;
-	if (f.type != LIFELINE_HELLO || f.to != (uint16_t)l->rank || memcmp(f.op, cookie, COOKIE))
-		return -1;
-	return (int)f.rank;
-}
-
-static int accept_callers(struct lifeline *l, int listener, const struct card *all, struct stave_err *err)
-{
-	bool here[FINGERS] = {false};
-	int fingers = l->n_links; /* as many dial us as we dialled */
-	double end_s = stave_now_s() + OPEN_S;
-	for (int n = 0; n < fingers;) {
-		double left_s = end_s - stave_now_s();
-		struct pollfd p = {.fd = listener, .events = POLLIN};
-		if (left_s <= 0 || poll(&p, 1, (int)(left_s * 1000) + 1) < 0) {
-			int k = 0;
-			while (here[k])
-				k++;
-			int missing = (int)(((int64_t)l->rank - (1 << k) + l->size) % l->size);
-			return stave_err_set(err, STAVE_EPEER, "rank %d (%.40s) did not reach rank %d (%.40s) in %.0f s; ranks need TCP "
-			                     "between their machines: open it in the firewall", missing, all[missing].name, l->rank,
-			                     all[l->rank].name, OPEN_S);
-		}
-		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-		if (fd < 0)
-			continue;
-		int rank = greet(l, fd, all[0].cookie), k = 0;
-		while (k < fingers && (here[k] || (l->rank - (1 << k) + l->size) % l->size != rank))
-			k++;
-		if (rank < 0 || k == fingers) {
-			close(fd);
-			continue;
-		}
-		here[k] = true;
-		n++;
-		add_link(l, fd, rank);
-	}
-	return 0;
-}
-
-static int connect_all(struct lifeline *l, uint64_t host, lifeline_gather *gather, void *ctx, struct stave_err *err)
-{
-	struct card me = {.host = host}, *all = calloc((size_t)l->size, sizeof me);
-	int listener = -1, rc = all ? 0 : stave_err_set(err, STAVE_ENOMEM, "no memory for %d ranks", l->size);
-	bool loopback = true, v6 = false;
-	if (!rc)
-		rc = gather(ctx, &me, all, sizeof me, err);
-	for (int r = 0; !rc && r < l->size; r++)
-		loopback &= all[r].host == host;
-	if (!rc && (listener = listen_anywhere(loopback, &me.port, &v6, err)) < 0)
-		rc = STAVE_EIO;
-	if (!rc && getrandom(me.cookie, sizeof me.cookie, 0) != sizeof me.cookie)
-		rc = stave_err_errno(err, "no random numbers");
-	if (!rc) {
-		gethostname(me.name, sizeof me.name - 1);
-		me.n = loopback ? 0 : my_addresses(me.a, v6);
-		rc = gather(ctx, &me, all, sizeof me, err); /* everybody listens from here on, so dialling waits for nobody */
-	}
-	for (int64_t f = 1; !rc && f < l->size; f *= 2)
-		rc = dial(l, all, (int)((l->rank + f) % l->size), err);
-	if (!rc)
-		rc = accept_callers(l, listener, all, err);
-	if (listener >= 0)
-		close(listener);
-	free(all);
-	return rc;
-}
+/* ---- opening and closing ---- */
 
 int stave_lifeline_open(struct lifeline **out, int rank, int size, uint64_t host, double silence_s, lifeline_gather *gather,
                         void *ctx, struct stave_err *err)
@@ -557,9 +332,15 @@ int stave_lifeline_open(struct lifeline **out, int rank, int size, uint64_t host
 	pthread_cond_init(&l->news, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 	l->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	int rc = l->wake < 0 ? stave_err_errno(err, "no event descriptor") : connect_all(l, host, gather, ctx, err);
+	struct line line[LINES];
+	int rc = l->wake < 0 ? stave_err_errno(err, "no event descriptor") : stave_dial(rank, size, host, gather, ctx, line, &l->n_links, err);
 	if (rc)
 		goto fail;
+	for (int i = 0; i < l->n_links; i++) {
+		struct link *k = &l->link[i];
+		*k = (struct link){.fd = line[i].fd, .rank = line[i].rank, .seen_s = stave_now_s(), .last = {.step = -1}};
+		strcpy(k->last.op, "start");
+	}
 	sigset_t all, old; /* signals belong to the main thread */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -581,8 +362,6 @@ fail:
 	return rc;
 }
 
-/* ---- for the other threads ---- */
-
 static void wake(struct lifeline *l)
 {
 	uint64_t one = 1;
@@ -590,10 +369,36 @@ static void wake(struct lifeline *l)
 		return; /* it is awake already */
 }
 
+/* Half-close all lines and read them to the end: closing a socket with unread beats would reset it under our last words. */
+static void drain(struct lifeline *l, double patience_s)
+{
+	double end_s = stave_now_s() + patience_s;
+	for (int i = 0; i < l->n_links; i++)
+		if (l->link[i].fd >= 0)
+			shutdown(l->link[i].fd, SHUT_WR);
+	for (int i = 0; i < l->n_links; i++) {
+		struct link *k = &l->link[i];
+		for (double left_s; k->fd >= 0 && (left_s = end_s - stave_now_s()) > 0;) {
+			struct pollfd p = {.fd = k->fd, .events = POLLIN};
+			if (poll(&p, 1, (int)(left_s * 1000) + 1) <= 0 || recv(k->fd, k->in, sizeof k->in, 0) <= 0)
+				break;
+		}
+		if (k->fd >= 0)
+			hang_up(k);
+	}
+}
+
 void stave_lifeline_close(struct lifeline *l, bool left)
 {
 	if (!l)
 		return;
+	/* mpirun gives the survivors of a lost rank a second; but once the first of them exits it kills the others at once. So
+	 * they leave together, at a moment all can tell: a fixed time after the loss, of which all knew within milliseconds. */
+	pthread_mutex_lock(&l->lock);
+	double linger_s = l->lost ? l->lost_s + LINGER_S - stave_now_s() : 0;
+	pthread_mutex_unlock(&l->lock);
+	if (linger_s > 0)
+		nanosleep(&(struct timespec){.tv_nsec = (long)(linger_s * 1e9)}, NULL);
 	pthread_mutex_lock(&l->lock);
 	if (left) {
 		struct lifeline_frame f = myself(l, LIFELINE_LOST);
@@ -604,25 +409,14 @@ void stave_lifeline_close(struct lifeline *l, bool left)
 	pthread_mutex_unlock(&l->lock);
 	wake(l);
 	pthread_join(l->thread, NULL);
-	/* Half-close and read to the end: closing a socket with unread beats would reset it under our last words. */
-	double end_s = stave_now_s() + (left ? 0.1 : 2.0);
-	for (int i = 0; i < l->n_links; i++) {
-		struct link *k = &l->link[i];
-		if (k->fd < 0)
-			continue;
-		shutdown(k->fd, SHUT_WR);
-		for (double left_s; (left_s = end_s - stave_now_s()) > 0;) {
-			struct pollfd p = {.fd = k->fd, .events = POLLIN};
-			if (poll(&p, 1, (int)(left_s * 1000) + 1) <= 0 || recv(k->fd, k->in, sizeof k->in, 0) <= 0)
-				break;
-		}
-		hang_up(k);
-	}
+	drain(l, left ? 0.1 : 2.0);
 	close(l->wake);
 	pthread_cond_destroy(&l->news);
 	pthread_mutex_destroy(&l->lock);
 	free(l);
 }
+
+/* ---- for the other threads ---- */
 
 void stave_lifeline_silence_set(struct lifeline *l, double silence_s)
 {

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 
+#define LIFELINE_MAGIC 0x65767473u /* "stve" */
 #define LIFELINE_OP 32 /* bytes of an operation's name on the wire, NUL included */
 
 /* How a rank was lost. On the wire: append only. */
@@ -34,7 +35,8 @@ typedef int lifeline_gather(void *ctx, const void *mine, void *all, size_t bytes
 /* Collective. host: a number equal on ranks that share a machine's loopback network. */
 int stave_lifeline_open(struct lifeline **out, int rank, int size, uint64_t host, double silence_s, lifeline_gather *gather,
                         void *ctx, struct stave_err *err);
-/* left: peers are told that this rank stops because of an error; otherwise goodbye means that all is done. */
+/* left: peers are told that this rank stops because of an error; otherwise goodbye means that all is done. After a loss it
+ * returns together with the other survivors. */
 void stave_lifeline_close(struct lifeline *l, bool left);
 void stave_lifeline_silence_set(struct lifeline *l, double silence_s);
 /* This rank's own place: step, the seq-th collective named op (NULL: between collectives, seq counts those joined). */
