@@ -18,7 +18,7 @@
 
 #include "base/sys.h"
 
-#define PATIENCE_S 2.0  /* for answers to "who is missing?" */
+#define PATIENCE_S 1.0  /* for answers to "who is missing?" */
 #define STUCK_S 1       /* for the thread to leave its op when the caller gives up */
 #define LOOK_S 0.1      /* how often the caller looks for a loss itself, should the transport block its thread */
 

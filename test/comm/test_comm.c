@@ -417,7 +417,7 @@ static void test_stop(void **state)
 {
 	if (!have_mpirun())
 		skip();
-	run("STAVE_COMM_TIMEOUT=2", 3, "", "stop", true);
+	run("STAVE_COMM_TIMEOUT=1", 3, "", "stop", true);
 	expect(1, "[0] rank 1 of 3 was lost at step 3 in gradients");
 	expect(1, "[2] rank 1 of 3 was lost at step 3 in gradients");
 	assert_true(count("it is stopped, or its machine or network is gone") >= 2);
@@ -428,11 +428,11 @@ static void test_late(void **state)
 {
 	if (!have_mpirun())
 		skip();
-	run("STAVE_COMM_TIMEOUT=2", 4, "", "late", true);
+	run("STAVE_COMM_TIMEOUT=1", 4, "", "late", true);
 	expect(1, "[0] rank 2 of 4 was lost at step 3 in gradients");
 	expect(1, "[1] rank 2 of 4 was lost at step 3 in gradients");
 	expect(1, "[3] rank 2 of 4 was lost at step 3 in gradients");
-	assert_true(count("it is alive but did not join within 2.0 s") >= 3);
+	assert_true(count("it is alive but did not join within 1.0 s") >= 3);
 }
 
 static void test_leave(void **state)
