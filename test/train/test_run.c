@@ -20,15 +20,15 @@ static void it_learns(void **state)
 {
 	struct tiny t = {0};
 	char *dir = tiny_dir();
-	must(TINY(&t, dir, &result, &err, "train.steps", "150", "train.batch", "8"));
-	assert_int_equal(t.n_steps, 150);
+	must(TINY(&t, dir, &result, &err, "train.steps", "100", "train.batch", "8", "threads", "2"));
+	assert_int_equal(t.n_steps, 100);
 	assert_near(t.steps[0].loss, log(TINY_V), 0.05); /* small initial weights know nothing */
-	assert_true(t.eval.val_loss < 0.6 * log(TINY_V)); /* the first tokens of a row cannot be foreseen */
-	assert_int_equal(t.eval.step, 150);
-	assert_int_equal(result.steps_done, 150);
-	assert_int_equal(t.fills, 150 + 2);
+	assert_true(t.eval.val_loss < 0.7 * log(TINY_V)); /* the first tokens of a row cannot be foreseen */
+	assert_int_equal(t.eval.step, 100);
+	assert_int_equal(result.steps_done, 100);
+	assert_int_equal(t.fills, 100 + 2);
 	char path[2 * STAVE_PATH];
-	const char *const made[] = {"config.json", "model.safetensors", "checkpoints/step-150/DONE", "runs"};
+	const char *const made[] = {"config.json", "model.safetensors", "checkpoints/step-100/DONE", "runs"};
 	for (int i = 0; i < 4; i++) {
 		snprintf(path, sizeof path, "%s/%s", dir, made[i]);
 		assert_true(stave_exists(path));
@@ -57,7 +57,7 @@ static void accumulation_is_the_same_step(void **state)
 	for (int i = 0; i < 4; i++) {
 		struct tiny t = {0};
 		char *dir = tiny_dir();
-		must(TINY(&t, dir, &result, &err, "train.micro_batch", micro[i]));
+		must(TINY(&t, dir, &result, &err, "train.micro_batch", micro[i], "train.steps", "10"));
 		if (!i)
 			first = t;
 		for (int k = 0; k < t.n_steps; k++) {
@@ -114,16 +114,26 @@ static void sigterm_checkpoints_and_asks_to_be_requeued(void **state)
 	stave_remove_tree(dir, NULL);
 }
 
-/* Killed at random moments of its life until it gets through: the weights are those of the run that was left alone. */
+/* Killed at random moments of its life until it gets through: the weights are those of the run that was left alone. How
+ * long a life is, is measured first, so that kills fall everywhere in it on a slow machine too. */
 static void random_kills(void **state)
 {
 	uint64_t want = undisturbed("adamw");
 	char *dir = tiny_dir();
-	int killed = 0, status = -1;
-	for (int i = 0; i < 60 && status; i++) {
-		pid_t pid = tiny_spawn((const char *const[]){"0", "0", dir, "checkpoint.every", "1", "train.spike_z", "6", NULL});
-		usleep((useconds_t)(30000 + i * 12000 + stave_random64(9, (uint64_t)i) % 40000));
-		kill(pid, SIGKILL);
+	const char *const args[] = {"0", "0", dir, "checkpoint.every", "1", "train.spike_z", "6", NULL};
+	double start = stave_now_s();
+	int killed = 0, status = tiny_wait(tiny_spawn(args));
+	double life_s = stave_now_s() - start;
+	assert_int_equal(status, 0);
+	stave_remove_tree(dir, NULL);
+	assert_int_equal(stave_mkdirs(dir, &err), 0);
+	status = -1;
+	for (int i = 0; i < 40 && status; i++) {
+		pid_t pid = tiny_spawn(args);
+		if (i < 12) {
+			usleep((useconds_t)(1e6 * life_s * (0.3 + 0.6 * stave_random_unit(9, (uint64_t)i))));
+			kill(pid, SIGKILL);
+		}
 		status = tiny_wait(pid);
 		killed += WIFSIGNALED(status);
 	}

@@ -80,7 +80,7 @@ static int tiny_run(struct tiny *t, const char *out, const char *const *override
 	const char *const defaults[] = {
 		"model", "gpt2-124m", "shape.layers", "2", "shape.heads", "2", "shape.channels", "16", "shape.context", "16", "shape.vocab", "31",
 		"train.steps", "20", "train.batch", "6", "train.seq", "16", "train.lr", "1e-2", "train.dtype", "f32", "train.eval_every", "0",
-		"train.eval_batches", "1", "checkpoint.every", "5", "out", out, "runs", runs, "threads", "2", "train.doc_mask", "false", NULL,
+		"train.eval_batches", "1", "checkpoint.every", "5", "out", out, "runs", runs, "threads", "1", "train.doc_mask", "false", NULL,
 	};
 	struct stave_train o;
 	struct stave_config c;
