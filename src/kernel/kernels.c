@@ -4,6 +4,7 @@
  * tree asks the CPU what it can do. */
 #include "kernel/kernel.h"
 
+#include <cpuid.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +47,13 @@ static const struct stave_kernels *chosen;
 static int best; /* rightmost level this CPU runs */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+/* CPUID leaf 7.1, EAX bit 5; clang 14's builtin does not know the name. */
+static bool has_avx512bf16(void)
+{
+	unsigned a = 0, b, c, d;
+	return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
+}
+
 /* The builtins ask cpuid and, for the wide registers, whether the kernel saves them. */
 static int detect(void)
 {
@@ -56,7 +64,7 @@ static int detect(void)
 	if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
 	      __builtin_cpu_supports("avx512vl")))
 		return AVX2;
-	if (!(__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni")))
+	if (!(has_avx512bf16() && __builtin_cpu_supports("avx512vnni")))
 		return AVX512;
 	return AVX512BF16;
 }
@@ -90,7 +98,7 @@ static void build(void)
 	{                                                                                \
 		__typeof__(tables[0].op) const row[LEVELS] = {__VA_ARGS__};              \
 		for (int l = 0; l < LEVELS; l++)                                         \
-			tables[l].op = row[l] ? row[l] : tables[l - 1].op;               \
+			tables[l].op = row[l] ? row[l] : tables[l ? l - 1 : 0].op;       \
 	}
 	TABLE(X)
 #undef X
