@@ -93,7 +93,7 @@ $(BUILD)/bench/%: bench/%.c $(LIBRARIES)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -o $@ $< -Wl,--start-group $(LIBRARIES) -Wl,--end-group $(LDSAN) $(LIBS)
 
-test: $(TESTBIN)
+test: $(TESTBIN) $(PLUGINS)
 fuzz: $(FUZZBIN)
 bench: $(BENCHBIN)
 
