@@ -8,6 +8,8 @@ static void progress(const struct stave_pass *p, const struct stave_sources *s, 
 	char rate[32], done[32], all[32], left[32];
 	double elapsed = stave_now_s() - start, bytes = (double)d->bytes_read, total = (double)s->bytes;
 	double per_s = elapsed > 0 ? bytes / elapsed : 0;
+	if (elapsed < 1)
+		return; /* what is over at once needs no line */
 	stave_progress(false, "%s  %s of %s  %s/s  ETA %s", p->what, stave_bytes_text(done, bytes), stave_bytes_text(all, total),
 	               stave_bytes_text(rate, per_s), stave_duration_text(left, per_s > 0 ? (total - bytes) / per_s : -1));
 }

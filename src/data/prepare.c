@@ -380,6 +380,18 @@ static void name_shortest(struct stave_prepare_result *r)
 		snprintf(r->shortest, sizeof r->shortest, "%s, %.0f %% of the time", stave[worst].name, 100 * stave[worst].s / all);
 }
 
+/* By file: the order of making depends on what an earlier run had left to do. */
+static json_t *shards_in_order(const json_t *made)
+{
+	json_t *all = json_array(), *j;
+	size_t i;
+	for (int k = 0; k < STAVE_SPLITS; k++)
+		json_array_foreach(made, i, j)
+			if (!strcmp(stave_json_str(j, "split", ""), stave_split_name[k]))
+				json_array_append(all, j);
+	return all;
+}
+
 /* report.json holds no times: equal runs give equal reports. */
 static int report(struct run *x, struct stave_err *err)
 {
@@ -392,7 +404,7 @@ static int report(struct run *x, struct stave_err *err)
 	json_object_set_new(j, "tokenizer", json_pack("{s:I, s:s}", "vocab", (json_int_t)r->vocab, "sha256", r->tokenizer_sha256));
 	json_object_set_new(j, "train", json_pack("{s:I, s:I}", "tokens", (json_int_t)r->tokens_train, "bytes", (json_int_t)r->bytes_train));
 	json_object_set_new(j, "val", json_pack("{s:I, s:I}", "tokens", (json_int_t)r->tokens_val, "bytes", (json_int_t)r->bytes_val));
-	json_object_set(j, "shards", json_object_get(x->state, "shards"));
+	json_object_set_new(j, "shards", shards_in_order(json_object_get(x->state, "shards")));
 	int rc = stave_path(path, x->p->out, "report.json", err);
 	if (!rc)
 		rc = stave_json_save(j, path, err);
