@@ -1,0 +1,234 @@
+/* The engine's outside: opening, submitting, cancelling, closing. Callers' threads touch only what the lock guards: the
+ * inbox, the list of cancellations, the statistics. The worker loads the model itself, so that one OpenMP pool does all
+ * the computing, then runs schedule.c's loop. */
+#include "infer/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/sys.h"
+
+static int lists_open(struct stave_engine *e, struct stave_err *err)
+{
+	size_t n = (size_t)e->m.info.slots;
+	e->running = calloc(n, sizeof *e->running);
+	e->turn = calloc(n, sizeof *e->turn);
+	e->batch = calloc(n, sizeof *e->batch);
+	e->members = calloc(n, sizeof *e->members);
+	e->rows = calloc(n, sizeof *e->rows);
+	e->drawn = calloc(n, sizeof *e->drawn);
+	if (e->running && e->turn && e->batch && e->members && e->rows && e->drawn)
+		return 0;
+	return stave_err_set(err, STAVE_ENOMEM, "out of memory for %zu slots", n);
+}
+
+static void *work(void *arg)
+{
+	struct stave_engine *e = arg;
+	struct stave_err err = {0};
+	int rc = load_model(&e->m, &e->c, &err);
+	if (!rc && (rc = lists_open(e, &err)))
+		unload_model(&e->m);
+	pthread_mutex_lock(&e->lock);
+	e->loaded = true;
+	e->load_rc = rc;
+	e->load_err = err;
+	pthread_cond_broadcast(&e->wake);
+	pthread_mutex_unlock(&e->lock);
+	if (!rc)
+		engine_loop(e);
+	return NULL;
+}
+
+int stave_engine_open(struct stave_engine **out, const struct stave_engine_config *c, struct stave_err *err)
+{
+	struct stave_engine *e = calloc(1, sizeof *e);
+	if (!e)
+		return stave_err_set(err, STAVE_ENOMEM, "out of memory opening the engine");
+	e->c = *c;
+	e->inbox_end = &e->inbox;
+	e->waiting_end = &e->waiting;
+	pthread_mutex_init(&e->lock, NULL);
+	pthread_cond_init(&e->wake, NULL);
+	int rc = pthread_create(&e->worker, NULL, work, e);
+	if (rc) {
+		free(e);
+		return stave_err_set(err, STAVE_EFAIL, "starting the engine's thread: %s", strerror(rc));
+	}
+	pthread_mutex_lock(&e->lock);
+	while (!e->loaded)
+		pthread_cond_wait(&e->wake, &e->lock);
+	pthread_mutex_unlock(&e->lock);
+	if (e->load_rc) {
+		rc = stave_err_set(err, e->load_rc, "%s", e->load_err.msg);
+		stave_engine_close(e);
+		return rc;
+	}
+	*out = e;
+	return 0;
+}
+
+void stave_engine_close(struct stave_engine *e)
+{
+	if (!e)
+		return;
+	pthread_mutex_lock(&e->lock);
+	e->closing = true;
+	pthread_cond_broadcast(&e->wake);
+	pthread_mutex_unlock(&e->lock);
+	pthread_join(e->worker, NULL);
+	unload_model(&e->m);
+	free(e->cancels);
+	free(e->running);
+	free(e->turn);
+	free(e->batch);
+	free(e->members);
+	free(e->rows);
+	free(e->drawn);
+	pthread_cond_destroy(&e->wake);
+	pthread_mutex_destroy(&e->lock);
+	free(e);
+}
+
+const struct stave_engine_info *stave_engine_info(const struct stave_engine *e) { return &e->m.info; }
+
+struct stave_engine_stats stave_engine_stats(struct stave_engine *e)
+{
+	pthread_mutex_lock(&e->lock);
+	struct stave_engine_stats s = e->stats;
+	s.waiting = e->queued;
+	pthread_mutex_unlock(&e->lock);
+	return s;
+}
+
+/* ---- requests ---- */
+
+void seq_free(struct seq *s)
+{
+	if (!s)
+		return;
+	stream_free(&s->stream);
+	free((void *)s->r.ids);
+	free((void *)s->r.stop_ids);
+	free((void *)s->r.sampling.bias_ids);
+	free((void *)s->r.sampling.bias);
+	free(s);
+}
+
+static int check(const struct stave_engine *e, const struct stave_request *r, struct stave_err *err)
+{
+	int V = e->m.info.shape.V, context = e->m.info.context, rc;
+	if (r->n_ids < 1)
+		return stave_err_set(err, STAVE_EUSAGE, "the prompt is empty");
+	if (r->n_ids > context)
+		return stave_err_set(err, STAVE_EUSAGE, "the prompt has %d tokens; the context holds %d", r->n_ids, context);
+	for (int i = 0; i < r->n_ids; i++)
+		if (r->ids[i] < 0 || r->ids[i] >= V)
+			return stave_err_set(err, STAVE_EUSAGE, "the prompt holds token %d; the vocabulary has 0..%d", r->ids[i], V - 1);
+	if (r->logprobs > STAVE_TOP_MAX)
+		return stave_err_set(err, STAVE_EUSAGE, "logprobs must be at most %d, not %d", STAVE_TOP_MAX, r->logprobs);
+	for (int i = 0; i < r->n_stop; i++)
+		if (!*r->stop[i])
+			return stave_err_set(err, STAVE_EUSAGE, "a stop text is empty");
+	if ((rc = stave_sampling_check(&r->sampling, e->m.V, err)))
+		return rc;
+	return 0;
+}
+
+static void *copy(const void *p, size_t n) /* NULL for nothing; out of memory is NULL too, with n > 0 */
+{
+	void *q = n ? malloc(n) : NULL;
+	return q ? memcpy(q, p, n) : NULL;
+}
+
+/* A sequence that owns all the request points to; NULL when memory is out. */
+static struct seq *seq_new(const struct stave_engine *e, const struct stave_request *r)
+{
+	struct seq *s = calloc(1, sizeof *s);
+	if (!s)
+		return NULL;
+	size_t n_ids = (size_t)r->n_ids, n_stop_ids = (size_t)r->n_stop_ids, n_bias = (size_t)r->sampling.n_bias;
+	int room = e->m.info.context - r->n_ids + 1; /* the last token drawn needs no place in the cache */
+	s->r = *r;
+	s->r.stop = NULL;
+	s->r.ids = copy(r->ids, n_ids * sizeof *r->ids);
+	s->r.stop_ids = copy(r->stop_ids, n_stop_ids * sizeof *r->stop_ids);
+	s->r.sampling.bias_ids = copy(r->sampling.bias_ids, n_bias * sizeof *r->sampling.bias_ids);
+	s->r.sampling.bias = copy(r->sampling.bias, n_bias * sizeof *r->sampling.bias);
+	s->limit = r->max_tokens >= 0 && r->max_tokens < room ? r->max_tokens : room;
+	s->slot = -1;
+	bool ok = s->r.ids && (!n_stop_ids || s->r.stop_ids) && (!n_bias || (s->r.sampling.bias_ids && s->r.sampling.bias));
+	s->stream.stop = calloc((size_t)r->n_stop + 1, sizeof *s->stream.stop);
+	for (int i = 0; ok && s->stream.stop && i < r->n_stop; i++) {
+		ok = (s->stream.stop[i] = strdup(r->stop[i])) != NULL;
+		s->stream.n_stop += ok;
+	}
+	if (ok && s->stream.stop)
+		return s;
+	seq_free(s);
+	return NULL;
+}
+
+/* Puts the whole list into the inbox, or says why not. */
+static int enqueue(struct stave_engine *e, struct seq *list, int n, uint64_t *ids, struct stave_err *err)
+{
+	int rc = 0;
+	double now = stave_now_s();
+	pthread_mutex_lock(&e->lock);
+	if (e->closing)
+		rc = stave_err_set(err, STAVE_EINTERRUPTED, "the engine is closing");
+	else if (e->queued + n > e->m.info.queue)
+		rc = stave_err_set(err, STAVE_ENOFIT, "%d sequences are waiting and the queue holds %d; try again later", e->queued, e->m.info.queue);
+	for (int i = 0; !rc && i < n; i++) {
+		struct seq *s = list;
+		list = s->next;
+		s->next = NULL;
+		s->submitted_s = now;
+		ids[i] = s->id = ++e->next_id;
+		*e->inbox_end = s;
+		e->inbox_end = &s->next;
+		e->queued++;
+	}
+	pthread_cond_broadcast(&e->wake);
+	pthread_mutex_unlock(&e->lock);
+	return rc;
+}
+
+int stave_engine_submit(struct stave_engine *e, const struct stave_request *r, int n, uint64_t *ids, struct stave_err *err)
+{
+	struct seq *list = NULL, **end = &list;
+	int rc = 0;
+	for (int i = 0; !rc && i < n; i++)
+		rc = check(e, &r[i], err);
+	for (int i = 0; !rc && i < n; i++) {
+		if (!(*end = seq_new(e, &r[i])))
+			rc = stave_err_set(err, STAVE_ENOMEM, "out of memory for the request");
+		else
+			end = &(*end)->next;
+	}
+	if (!rc && !(rc = enqueue(e, list, n, ids, err)))
+		return 0;
+	while (list) {
+		struct seq *next = list->next;
+		seq_free(list);
+		list = next;
+	}
+	return rc;
+}
+
+void stave_engine_cancel(struct stave_engine *e, uint64_t id)
+{
+	pthread_mutex_lock(&e->lock);
+	if (e->n_cancels == e->cap_cancels) {
+		size_t cap = e->cap_cancels ? 2 * e->cap_cancels : 64;
+		uint64_t *p = realloc(e->cancels, cap * sizeof *p);
+		if (p) {
+			e->cancels = p;
+			e->cap_cancels = cap;
+		}
+	}
+	if (e->n_cancels < e->cap_cancels) /* else memory is out and the sequence runs to its end */
+		e->cancels[e->n_cancels++] = id;
+	pthread_cond_broadcast(&e->wake);
+	pthread_mutex_unlock(&e->lock);
+}
