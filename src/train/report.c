@@ -62,6 +62,16 @@ static size_t sum(const size_t *x, int n)
 	return s;
 }
 
+/* What the process will hold: arenas come in huge pages, and the program with its libraries and mapped data is there already. */
+static double planned_resident(const struct trainer *t)
+{
+	const size_t page = (size_t)2 << 20;
+	size_t s = t->base_rss;
+	for (int i = 0; i < ARENAS; i++)
+		s += (t->planned[i] + page - 1) / page * page;
+	return (double)s;
+}
+
 json_t *report_plan_json(const struct trainer *t)
 {
 	const struct stave_shape *s = &t->layout.shape;
@@ -77,6 +87,7 @@ json_t *report_plan_json(const struct trainer *t)
 	json_object_set_new(j, "threads", json_integer(stave_threads()));
 	json_object_set_new(j, "arenas_bytes", arenas);
 	json_object_set_new(j, "total_bytes", json_integer((json_int_t)sum(t->planned, ARENAS)));
+	json_object_set_new(j, "resident_bytes", json_real(planned_resident(t)));
 	json_object_set_new(j, "flops_per_token", json_real(t->flops_per_token));
 	json_object_set_new(j, "flops_per_step", json_real(t->flops_per_token * (double)t->o->batch * t->T));
 	if (t->has_machine) {
@@ -159,7 +170,7 @@ json_t *report_receipt(const struct trainer *t, const struct stave_train_result 
 	json_object_set_new(memory, "planned_bytes", json_real(r->planned_bytes));
 	json_object_set_new(memory, "allocated_bytes", json_real(r->allocated_bytes));
 	json_object_set_new(memory, "resident_bytes", json_real(r->rss_bytes));
-	json_object_set_new(memory, "program_bytes", json_real((double)t->base_rss));
+	json_object_set_new(memory, "planned_resident_bytes", json_real(planned_resident(t)));
 	json_object_set_new(j, "memory", memory);
 	json_object_set_new(fingerprint, "seed", json_integer(t->o->seed));
 	set_hex(fingerprint, "config_xxh64", t->config_hash);
