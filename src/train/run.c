@@ -19,6 +19,17 @@ static bool outside_fingerprint(const char *line)
 	return false;
 }
 
+/* Length of a dumped line without the comment that says where its value came from. */
+static size_t without_source(const char *line, size_t n)
+{
+	for (size_t i = n; i-- > 2;)
+		if (line[i] == '\'')
+			return n;
+		else if (line[i] == '#' && line[i - 1] == ' ' && line[i - 2] == ' ')
+			return i - 2;
+	return n;
+}
+
 static uint64_t hash_config(const char *yaml)
 {
 	uint64_t h = 0;
@@ -28,7 +39,7 @@ static uint64_t hash_config(const char *yaml)
 		if (line[0] != ' ')
 			skip = outside_fingerprint(line);
 		if (!skip)
-			h = stave_hash64(line, n, h);
+			h = stave_hash64(line, without_source(line, n), h);
 		line += n + (line[n] == '\n');
 	}
 	return h;

@@ -32,7 +32,7 @@ struct tiny {
 	void (*init)(void *ctx, const struct stave_layout *l, float *p);
 };
 
-static int tiny_fill(void *ctx, enum stave_set set, int64_t step, int64_t row0, int nrows, int T, int32_t *inputs, int32_t *targets,
+static __attribute__((unused)) int tiny_fill(void *ctx, enum stave_set set, int64_t step, int64_t row0, int nrows, int T, int32_t *inputs, int32_t *targets,
                      int32_t *start, int32_t *pos, struct stave_err *err)
 {
 	struct tiny *tiny = ctx;
@@ -52,7 +52,7 @@ static int tiny_fill(void *ctx, enum stave_set set, int64_t step, int64_t row0, 
 	return 0;
 }
 
-static void tiny_on_step(void *ctx, const struct stave_train_step *s)
+static __attribute__((unused)) void tiny_on_step(void *ctx, const struct stave_train_step *s)
 {
 	struct tiny *t = ctx;
 	t->last = *s;
@@ -65,7 +65,7 @@ static void tiny_on_step(void *ctx, const struct stave_train_step *s)
 		raise(SIGTERM);
 }
 
-static void tiny_on_eval(void *ctx, const struct stave_train_eval *e)
+static __attribute__((unused)) void tiny_on_eval(void *ctx, const struct stave_train_eval *e)
 {
 	struct tiny *t = ctx;
 	t->eval = *e;
@@ -73,7 +73,7 @@ static void tiny_on_eval(void *ctx, const struct stave_train_eval *e)
 }
 
 /* Run with overrides "key", "value", ..., NULL on top of a small default; out holds everything the run writes. */
-static int tiny_run(struct tiny *t, const char *out, const char *const *overrides, struct stave_train_result *r, struct stave_err *err)
+static __attribute__((unused)) int tiny_run(struct tiny *t, const char *out, const char *const *overrides, struct stave_train_result *r, struct stave_err *err)
 {
 	char runs[STAVE_PATH];
 	snprintf(runs, sizeof runs, "%s/runs", out);
