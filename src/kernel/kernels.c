@@ -60,12 +60,13 @@ static bool has_vnni_and_bf16(void)
 	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c >> 11 & 1) && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
 }
 
-/* The builtins ask cpuid and, for the wide registers, whether the kernel saves them. F16C, which clang's builtin
- * does not know, came with every CPU that has AVX2. */
+/* The builtins ask cpuid and, for the wide registers, whether the kernel saves them; what clang's builtin does not
+ * know is asked of cpuid above. */
 static int detect(void)
 {
 	__builtin_cpu_init();
-	if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")))
+	if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
+	      has_f16c()))
 		return REF;
 	if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
 	      __builtin_cpu_supports("avx512vl")))
