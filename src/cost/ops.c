@@ -28,6 +28,8 @@ static const struct value_class classes[] = {
 	{"rope", STAVE_DGRAD, 8, 0, 0},       /* in place, on f32 gradients */
 	{"gelu", STAVE_FORWARD, 0, 2, 0},     /* read, write */
 	{"gelu", STAVE_DGRAD, 0, 3, 0},       /* read dy and x, write dx */
+	{"gelu_exact", STAVE_FORWARD, 0, 2, 0},
+	{"gelu_exact", STAVE_DGRAD, 0, 3, 0},
 	{"swiglu", STAVE_FORWARD, 0, 3, 0},   /* read gate and up, write the product */
 	{"swiglu", STAVE_DGRAD, 0, 5, 0},     /* read dy, gate and up, write two gradients */
 	{"colsum", STAVE_WGRAD, 0, 1, 0},     /* read */
@@ -112,8 +114,8 @@ static struct widths widths_of(const struct stave_shape *s)
 
 static void activation(struct list *l, const struct stave_shape *s, enum stave_pass pass, int64_t rows)
 {
-	const char *rate = s->act == STAVE_SWIGLU ? "swiglu" : "gelu";
-	element(l, "activation", rate, pass, rows, s->I);
+	static const char *const rates[] = {[STAVE_GELU_TANH] = "gelu", [STAVE_GELU_EXACT] = "gelu_exact", [STAVE_SWIGLU] = "swiglu"};
+	element(l, "activation", rates[s->act], pass, rows, s->I);
 }
 
 static void positions(struct list *l, const struct stave_shape *s, enum stave_pass pass, int64_t rows)

@@ -1,0 +1,29 @@
+/* Private to the bench verb: what its files share. bench.c speaks; bench_probe.c measures peaks, memory and disk;
+ * bench_rates.c samples the operations of a model; bench_train.c runs training steps. */
+#ifndef STAVE_CLI_BENCH_H
+#define STAVE_CLI_BENCH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "cost/machine.h"
+
+/* The shortest time of `run`, called until `seconds` are spent, at least three times, after one call that is not counted: what
+ * else runs on the machine only ever lengthens a time. */
+double bench_best_s(void (*run)(void *ctx), void *ctx, double seconds);
+
+/* Flops (I8: operations) per second of the best matrix product found, weights in the layout oneDNN likes best, within about
+ * `seconds`; 0 when this CPU, or STAVE_CPU, has no product of that type. */
+double bench_peak(enum stave_dtype dtype, double seconds);
+/* Everything of a profile but its rates; `disk_dir` is where a file of some hundred MB is written and removed. */
+int bench_probe(struct stave_machine *m, const char *disk_dir, struct stave_err *err);
+/* The rates. Takes about half a minute. */
+int bench_rates(struct stave_machine *m, struct stave_err *err);
+
+int bench_train(int argc, char **argv);
+/* Prints an error and returns its exit status. */
+int bench_failed(const struct stave_err *err);
+
+#endif
