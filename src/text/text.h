@@ -15,7 +15,8 @@
 
 struct stave_tokenizer;
 
-/* A tokenizer.json, or a directory that holds one (with tokenizer_config.json beside it when present). */
+/* A tokenizer.json, or a directory that holds one, with tokenizer_config.json and chat_template.jinja beside it when
+ * present. STAVE_ECORRUPT for a file that is wrong, STAVE_ECONFIG for a component that is not supported, by name. */
 int stave_tokenizer_load(struct stave_tokenizer **out, const char *path, struct stave_err *err);
 /* Writes tokenizer.json and tokenizer_config.json (with the chat template, if any) into dir, atomically each. */
 int stave_tokenizer_save(const struct stave_tokenizer *t, const char *dir, struct stave_err *err);
@@ -27,8 +28,11 @@ int stave_tokenizer_byte(struct stave_tokenizer **out, struct stave_err *err);
  * before them); `<|endoftext|>` last only if `eot`. */
 int stave_tokenizer_char(struct stave_tokenizer **out, const char *text, size_t n, bool eot, struct stave_err *err);
 /* Byte-level BPE training. Texts are given in pieces (documents); word counts are collected in parallel; merges are
- * deterministic: highest count, ties by the pair of lower ids (left, then right). GPT-2 pre-tokenizer pattern unless
- * `pattern` names "llama3". vocab = 256 bytes + merges + <|endoftext|>, "bpe:N" means N tokens in all. */
+ * deterministic: highest count, ties by the pair of lower ids (left, then right), whatever the number of threads.
+ * `pattern`: "gpt2" (also for NULL), "llama3" or "qwen2". vocab = 256 bytes + merges + <|endoftext|>, "bpe:N" means N tokens
+ * in all; fewer come out when no pair is left that occurs twice, so ask stave_tokenizer_vocab. Calls to add must not
+ * overlap: each uses all threads itself when its text is large, and give it large pieces where you can (a document
+ * boundary matters only in that no word crosses it). */
 struct stave_bpe_trainer;
 int stave_bpe_trainer_open(struct stave_bpe_trainer **out, const char *pattern, struct stave_err *err);
 int stave_bpe_trainer_add(struct stave_bpe_trainer *b, const char *text, size_t n, struct stave_err *err);
@@ -57,7 +61,7 @@ void stave_ids_put(struct stave_ids *ids, int32_t id);
 /* Appends the ids of text to ids. `specials`: occurrences of added special tokens become their ids (only for trusted
  * text: never for what a user typed); otherwise they are plain text. Never adds bos or eos. */
 int stave_encode(struct stave_encoder *e, const char *text, size_t n, bool specials, struct stave_ids *ids, struct stave_err *err);
-/* Appends the bytes of ids to out; special tokens are skipped unless `specials`. An id outside the vocabulary is
+/* Appends the bytes of ids to out; a space that the tokenizer itself put before the text is dropped after bos; special tokens are skipped unless `specials`. An id outside the vocabulary is
  * STAVE_EUSAGE. */
 int stave_decode(const struct stave_tokenizer *t, const int32_t *ids, size_t n, bool specials, struct stave_buf *out, struct stave_err *err);
 /* How many leading bytes of p form whole UTF-8 characters or bytes that can never become one: streaming holds back the rest. */
@@ -66,8 +70,10 @@ size_t stave_utf8_complete(const char *p, size_t n);
 void stave_utf8_clean(const char *p, size_t n, struct stave_buf *out);
 
 /* Chat: renders messages into ids with the model's own template. Supported here: ChatML and Llama-3 style templates,
- * recognised by their control tokens, and the plain one ("role: content\n") for models without a template. Content is
- * encoded with specials off. Ends with the assistant's header if `answer`. */
+ * recognised by their control tokens, and the plain one ("role: content\n") for models without a template; any other
+ * template is STAVE_ECONFIG. Includes bos where the template does. Content is encoded with specials off; a role is 1 to 64
+ * letters, digits, _ or -, else STAVE_EUSAGE. Ends with the assistant's header if `answer`; under the plain template that
+ * is "assistant:", and the answer begins with the space. A conversation so ended is a prefix of the one with the answer. */
 struct stave_message {
 	const char *role, *content;
 };

@@ -61,19 +61,18 @@ int stave_tokenizer_load(struct stave_tokenizer **out, const char *path, struct 
 	return text_tokenizer_from_json(out, root, config, file, err);
 }
 
+/* What another tokenizer left in the directory would be read with this one: the template file always goes, since the
+ * template is in the configuration. */
 int stave_tokenizer_save(const struct stave_tokenizer *t, const char *dir, struct stave_err *err)
 {
-	char path[STAVE_PATH];
+	char json[STAVE_PATH], config[STAVE_PATH], template[STAVE_PATH];
 	int rc = stave_mkdirs(dir, err);
-	if (!rc)
-		rc = stave_path(path, dir, "tokenizer.json", err);
-	if (!rc)
-		rc = stave_file_write(path, t->json, t->json_n, err);
-	if (rc || !t->config)
+	if (rc || (rc = stave_path(json, dir, "tokenizer.json", err)) || (rc = stave_path(config, dir, "tokenizer_config.json", err)) ||
+	    (rc = stave_path(template, dir, "chat_template.jinja", err)))
 		return rc;
-	if (!(rc = stave_path(path, dir, "tokenizer_config.json", err)))
-		rc = stave_file_write(path, t->config, t->config_n, err);
-	return rc;
+	if ((rc = stave_file_write(json, t->json, t->json_n, err)) || (rc = stave_remove_tree(template, err)))
+		return rc;
+	return t->config ? stave_file_write(config, t->config, t->config_n, err) : stave_remove_tree(config, err);
 }
 
 void stave_tokenizer_free(struct stave_tokenizer *t)

@@ -296,6 +296,18 @@ static void save_and_load(void **state)
 	assert_int_equal(load_dir(&b, dir, &err), 0);
 	assert_string_equal(stave_tokenizer_sha256(b), stave_tokenizer_sha256(c));
 	IDS(b, "cab", 2, 0, 1);
+	stave_tokenizer_free(b);
+	/* one without configuration leaves none of another's behind */
+	struct stave_tokenizer *bare = open_document(gpt2_style(0), NULL);
+	new_dir(dir);
+	snprintf(path, sizeof path, "%s/chat_template.jinja", dir);
+	assert_int_equal(stave_file_write(path, "x", 1, &err), 0);
+	assert_int_equal(stave_tokenizer_save(a, dir, &err), 0);
+	assert_int_equal(stave_tokenizer_save(bare, dir, &err), 0);
+	assert_int_equal(load_dir(&b, dir, &err), 0);
+	assert_int_equal(stave_tokenizer_eos(b), 50256);
+	assert_non_null(stave_chat_stop_text(b)); /* no template */
+	stave_tokenizer_free(bare);
 	stave_tokenizer_free(a);
 	stave_tokenizer_free(b);
 	stave_tokenizer_free(c);

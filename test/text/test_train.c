@@ -170,7 +170,7 @@ static void as_naive(void **state)
 /* The tokenizer is the same for 1, 2 and 5 threads, and does not change when the text comes in pieces cut between lines. */
 static void any_threads(void **state)
 {
-	enum { SIZE = 6 << 20 };
+	enum { SIZE = 7 << 19 };
 	char *text = malloc(SIZE), sha[65] = "";
 	int threads = stave_threads();
 	srand(6);
