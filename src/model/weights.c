@@ -137,19 +137,45 @@ int stave_weights_load(const struct stave_layout *l, float *p, const char *dir, 
 /* ---- saving ---- */
 
 /* Rows of a tensor as the file wants them, through a bounded piece. */
+/* File rows r0..r0+n of a transposed parameter, which are columns in memory. By tiles: a column walked alone touches a cache
+ * line per value, and a checkpoint would spend more time here than in write(). */
+static void gather_columns(const struct stave_param *p, const float *from, int64_t r0, int64_t n, enum stave_dtype dtype, void *piece)
+{
+	enum { TILE = 16 };
+	int64_t cols = p->rows;
+	for (int64_t c0 = 0; c0 < cols; c0 += TILE)
+		for (int64_t t0 = 0; t0 < n; t0 += TILE)
+			for (int64_t t = t0; t < n && t < t0 + TILE; t++)
+				for (int64_t c = c0; c < cols && c < c0 + TILE; c++)
+					stave_put(dtype, piece, (size_t)(t * cols + c), from[c * p->cols + r0 + t]);
+}
+
+/* piece_floats holds at least one row of any file: shapes are bounded (cost/shape.c). */
+static int write_transposed(struct stave_st_writer *w, const struct stave_param *p, const float *from, enum stave_dtype dtype, void *piece,
+                            size_t piece_floats, struct stave_err *err)
+{
+	int64_t cols = p->rows, step = (int64_t)piece_floats / cols;
+	int rc = 0;
+	for (int64_t r = 0; !rc && r < p->cols; r += step) {
+		int64_t n = p->cols - r < step ? p->cols - r : step;
+		gather_columns(p, from, r, n, dtype, piece);
+		rc = stave_st_write(w, piece, (size_t)(n * cols) * stave_dtype_bytes(dtype), err);
+	}
+	return rc;
+}
+
 static int write_param(struct stave_st_writer *w, const struct stave_param *p, const float *from, enum stave_dtype dtype, void *piece,
                        size_t piece_floats, struct stave_err *err)
 {
-	int64_t rows = p->transposed ? p->cols : p->rows, cols = p->transposed ? p->rows : p->cols;
-	if (!p->transposed && dtype == STAVE_F32)
-		return stave_st_write(w, from, (size_t)(rows * cols) * sizeof *from, err);
-	int64_t n = rows * cols;
+	if (p->transposed)
+		return write_transposed(w, p, from, dtype, piece, piece_floats, err);
+	int64_t n = (int64_t)p->rows * p->cols;
+	if (dtype == STAVE_F32)
+		return stave_st_write(w, from, (size_t)n * sizeof *from, err);
 	for (int64_t at = 0; at < n; at += (int64_t)piece_floats) {
 		int64_t end = at + (int64_t)piece_floats < n ? at + (int64_t)piece_floats : n;
-		for (int64_t i = at; i < end; i++) {
-			float v = p->transposed ? from[i % cols * p->cols + i / cols] : from[i];
-			stave_put(dtype, piece, (size_t)(i - at), v);
-		}
+		for (int64_t i = at; i < end; i++)
+			stave_put(dtype, piece, (size_t)(i - at), from[i]);
 		int rc = stave_st_write(w, piece, (size_t)(end - at) * stave_dtype_bytes(dtype), err);
 		if (rc)
 			return rc;
@@ -159,7 +185,7 @@ static int write_param(struct stave_st_writer *w, const struct stave_param *p, c
 
 int stave_weights_save(const struct stave_layout *l, const float *p, const char *dir, enum stave_dtype dtype, int eos, int bos, struct stave_err *err)
 {
-	enum { PIECE = 1 << 18 };
+	enum { PIECE = 1 << 20 };
 	char path[STAVE_PATH];
 	static const char *const meta[] = {"format", "pt"};
 	struct stave_st_writer w = {.fd = -1};
