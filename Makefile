@@ -35,9 +35,9 @@ FLAGS_avx512bf16 = $(FLAGS_avx512) -mavx512bf16 -mavx512vnni
 LEVELS           = avx2 avx512 avx512bf16
 
 ROOMS   := $(shell sed -n 's/^\([a-z]*\):.*/\1/p' rooms)
-# closure of a room: itself and all it may include, itself first
+# closure of a room: itself, all it may include, and what those may
 uses     = $(shell sed -n 's/^$(1): *//p' rooms)
-closure  = $(1) $(call uses,$(1))
+closure  = $(sort $(1) $(call uses,$(1)) $(foreach u,$(call uses,$(1)),$(call uses,$(u))))
 
 plainsrc = $(filter-out %.simd.c %.plugin.c $(foreach l,$(LEVELS),%.$(l).c),$(wildcard src/$(1)/*.c))
 objects  = $(patsubst src/%.c,$(BUILD)/obj/%.o,$(call plainsrc,$(1))) \

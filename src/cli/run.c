@@ -173,7 +173,7 @@ static struct speed measure(const struct stave_engine_info *info, const struct s
 
 static const char *finish_name(enum stave_finish f)
 {
-	return f == STAVE_FINISH_STOP ? "stop" : f == STAVE_FINISH_LENGTH ? "length" : f == STAVE_FINISH_CANCELLED ? "cancelled" : "error";
+	return f == STAVE_FINISH_STOP ? "stop" : f == STAVE_FINISH_LENGTH ? "length" : "cancelled";
 }
 
 static void print_receipt(const char *model, const struct stave_engine_info *info, const struct stave_event *v, uint64_t seed)

@@ -78,7 +78,7 @@ struct stave_engine_info {
 };
 const struct stave_engine_info *stave_engine_info(const struct stave_engine *e);
 
-enum stave_finish { STAVE_FINISH_STOP, STAVE_FINISH_LENGTH, STAVE_FINISH_CANCELLED, STAVE_FINISH_ERROR };
+enum stave_finish { STAVE_FINISH_STOP, STAVE_FINISH_LENGTH, STAVE_FINISH_CANCELLED };
 enum stave_event_kind {
 	STAVE_EVENT_PROMPT, /* one prompt token with its logprob (requests with prompt_logprobs; from the second token on) */
 	STAVE_EVENT_TOKEN,  /* one generated token: text, logprob */

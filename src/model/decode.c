@@ -22,6 +22,7 @@
 #include "model/model.h"
 
 #define BLOCK_BYTES ((size_t)64 << 10) /* of a matrix: stays in the second-level cache while every row passes over it */
+#define ALONE_BYTES ((size_t)256 << 10) /* less than this is read sooner than a second thread is woken */
 #define RUN_MIN 8   /* shorter runs go row by row */
 #define SIZES_MAX 16 /* row counts with handles: 16, 32, 64 … rows */
 
@@ -299,7 +300,7 @@ static void product(const struct stave_decoder *d, float *y, const void *W, cons
 	size_t row = (size_t)K * d->element;
 	int block = (int)(BLOCK_BYTES / row);
 	block = block < 16 ? 16 : block / 16 * 16;
-#pragma omp parallel for num_threads(d->threads) schedule(dynamic)
+#pragma omp parallel for num_threads(d->threads) schedule(dynamic) if ((size_t)M * (size_t)N * row > ALONE_BYTES)
 	for (int at = 0; at < N; at += block) {
 		int n = N - at < block ? N - at : block;
 		for (int m = 0; m < M; m++) {
@@ -442,7 +443,10 @@ static void attend(const struct stave_decoder *d, const struct layer *y, int m, 
 static void attention(const struct stave_decoder *d, const struct layer *y, int M)
 {
 	int tasks = M * d->c.shape.H;
-#pragma omp parallel for num_threads(d->threads) schedule(dynamic)
+	size_t bytes = 0;
+	for (int m = 0; m < M; m++)
+		bytes += 2 * (size_t)d->pos[m] * (size_t)d->c.shape.H * (size_t)d->c.shape.D * d->element;
+#pragma omp parallel for num_threads(d->threads) schedule(dynamic) if (bytes > ALONE_BYTES)
 	for (int i = 0; i < tasks; i++)
 		attend(d, y, i / d->c.shape.H, i % d->c.shape.H, d->scores + (size_t)stave_thread_index() * d->c.context);
 }

@@ -1,0 +1,69 @@
+/* stave serve: a model behind the OpenAI-style API, until SIGTERM or Ctrl-C. */
+#include <stdio.h>
+
+#include "base/config.h"
+#include "base/sys.h"
+#include "cli/cli.h"
+#include "serve/serve.h"
+
+struct options {
+	char *host, *name, *dtype, *api_key_file;
+	int64_t port, slots, context, chunk, queue;
+};
+#define AT(field) offsetof(struct options, field)
+static const struct stave_key keys[] = {
+	{"host", STAVE_KEY_STR, AT(host), "127.0.0.1", 0, 0, NULL, "address to listen on; 0.0.0.0 = every interface (use --api-key-file then)"},
+	{"port", STAVE_KEY_INT, AT(port), "8000", 0, 65535, NULL, "TCP port; 0 = one the system chooses"},
+	{"name", STAVE_KEY_STR, AT(name), NULL, 0, 0, NULL, "the model's id in the API; default the last part of its path"},
+	{"api_key_file", STAVE_KEY_STR, AT(api_key_file), NULL, 0, 0, NULL, "accept only these keys: lines of SHA-256 in hex (printf %s KEY | sha256sum)"},
+	{"slots", STAVE_KEY_INT, AT(slots), "8", 1, 1024, NULL, "sequences computed at once"},
+	{"context", STAVE_KEY_INT, AT(context), "0", 0, 1e9, NULL, "positions of each; 0 = the model's, at most 4096"},
+	{"chunk", STAVE_KEY_INT, AT(chunk), "128", 1, 65536, NULL, "prompt tokens per step: smaller disturbs running answers less"},
+	{"queue", STAVE_KEY_INT, AT(queue), "64", 1, 1048576, NULL, "sequences that may wait; more are refused with 429"},
+	{"dtype", STAVE_KEY_STR, AT(dtype), "auto", 0, 0, NULL, "weights in memory: f32, bf16, or auto = bf16 if stored so and the CPU has it"},
+};
+
+static void help(const struct stave_config *c)
+{
+	fputs("stave serve MODEL: the OpenAI-style API (/v1/models, /v1/completions, /v1/chat/completions), with /health, /ready, /metrics.\n\n"
+	      "  stave serve model --port 8000\n"
+	      "  curl http://127.0.0.1:8000/v1/completions -d '{\"prompt\": \"Once upon\", \"max_tokens\": 20, \"stream\": true}'\n\n"
+	      "SIGTERM and Ctrl-C let running answers end (30 s at most); a second one does not.\n\n", stdout);
+	stave_config_help(c, stdout);
+}
+
+static int serve(const struct options *o, const char *model, struct stave_err *err)
+{
+	struct stave_server *s;
+	struct stave_serve_config c = {.engine = {.model = model, .slots = (int)o->slots, .context = (int)o->context, .chunk = (int)o->chunk,
+	                                          .queue = (int)o->queue, .dtype = o->dtype},
+	                               .name = o->name, .host = o->host, .port = (int)o->port, .key_file = o->api_key_file};
+	int rc = stave_server_open(&s, &c, err);
+	if (rc)
+		return rc;
+	rc = stave_server_run(s, err);
+	stave_server_close(s);
+	return rc;
+}
+
+int stave_cli_serve(int argc, char **argv)
+{
+	struct options o;
+	struct stave_config c;
+	struct stave_err err = {0};
+	const char *positional[1];
+	bool wants_help = false;
+	int n = 0, rc = stave_config_open(&c, keys, sizeof keys / sizeof *keys, &o, &err);
+	if (!rc)
+		rc = stave_config_args(&c, argc, argv, false, positional, 1, &n, &wants_help, &err);
+	if (!rc && wants_help)
+		help(&c);
+	else if (!rc && n != 1)
+		rc = stave_err_set(&err, STAVE_EUSAGE, "which model? 'stave serve MODEL'; 'stave serve -h' shows more");
+	else if (!rc)
+		rc = serve(&o, positional[0], &err);
+	if (rc)
+		stave_log(STAVE_LOG_ERROR, "%s", err.msg);
+	stave_config_close(&c);
+	return stave_err_exit(rc);
+}
