@@ -18,22 +18,25 @@ static void must(int rc)
 
 static void it_learns(void **state)
 {
-	struct tiny t = {0};
-	char *dir = tiny_dir();
-	must(TINY(&t, dir, &result, &err, "train.steps", "100", "train.batch", "8", "threads", "2"));
-	assert_int_equal(t.n_steps, 100);
-	assert_near(t.steps[0].loss, log(TINY_V), 0.05); /* small initial weights know nothing */
-	assert_true(t.eval.val_loss < 0.7 * log(TINY_V)); /* the first tokens of a row cannot be foreseen */
-	assert_int_equal(t.eval.step, 100);
-	assert_int_equal(result.steps_done, 100);
-	assert_int_equal(t.fills, 100 + 2);
-	char path[2 * STAVE_PATH];
-	const char *const made[] = {"config.json", "model.safetensors", "checkpoints/step-100/DONE", "runs"};
+	static const char *const ways[][2] = {{"gpt2-124m", "adamw"}, {"gpt2-124m", "muon"}, {"llama-124m", "muon"}, {"qwen3-124m", "adamw"}};
 	for (int i = 0; i < 4; i++) {
-		snprintf(path, sizeof path, "%s/%s", dir, made[i]);
-		assert_true(stave_exists(path));
+		struct tiny t = {0};
+		char *dir = tiny_dir(), path[2 * STAVE_PATH];
+		must(TINY(&t, dir, &result, &err, "model", ways[i][0], "train.optimizer", ways[i][1], "shape.kv_heads", i < 2 ? "2" : "1", "train.steps", "100",
+		          "train.batch", "8"));
+		assert_int_equal(t.n_steps, 100);
+		assert_near(t.steps[0].loss, log(TINY_V), 0.05); /* small initial weights know nothing */
+		assert_true(t.eval.val_loss < 0.7 * log(TINY_V)); /* the first tokens of a row cannot be foreseen */
+		assert_int_equal(t.eval.step, 100);
+		assert_int_equal(result.steps_done, 100);
+		assert_int_equal(t.fills, 100 + 2);
+		const char *const made[] = {"config.json", "model.safetensors", "checkpoints/step-100/DONE", "runs"};
+		for (int k = 0; k < 4; k++) {
+			snprintf(path, sizeof path, "%s/%s", dir, made[k]);
+			assert_true(stave_exists(path));
+		}
+		stave_remove_tree(dir, NULL);
 	}
-	stave_remove_tree(dir, NULL);
 }
 
 static void planned_memory_is_allocated_memory(void **state)
