@@ -30,7 +30,7 @@
 enum { AUTO, F32, BF16 };
 
 struct options {
-	char *model, *machine, *peer;
+	char *model, *profile, *peer;
 	int64_t vocab, batch, seq, steps;
 	int dtype, recompute;
 	bool predict, json;
@@ -44,7 +44,7 @@ static const struct stave_key keys[] = {
 	{"dtype", STAVE_KEY_CHOICE, AT(dtype), "auto", 0, 0, "auto|f32|bf16", "of activations and products; auto: bf16 where the CPU has it"},
 	{"recompute", STAVE_KEY_CHOICE, AT(recompute), "none", 0, 0, "none|cheap|layer", "what backward computes again instead of keeping"},
 	{"steps", STAVE_KEY_INT, AT(steps), "8", 1, STEPS_MAX, NULL, "steps timed, after two that are not"},
-	{"machine", STAVE_KEY_STR, AT(machine), NULL, 0, 0, NULL, "machine profile the forecast is made from (default: as written by bench machine)"},
+	{"profile", STAVE_KEY_STR, AT(profile), NULL, 0, 0, NULL, "machine profile the forecast is made from (default: as written by bench machine)"},
 	{"peer", STAVE_KEY_STR, AT(peer), NULL, 0, 0, NULL, "path of torch_ref.py: run its `speed` with the same batch and print the ratio"},
 	{"predict", STAVE_KEY_BOOL, AT(predict), "false", 0, 0, NULL, "table of forecast and measured step time: two families, three sizes, each type"},
 	{"json", STAVE_KEY_BOOL, AT(json), "false", 0, 0, NULL, "print one JSON document"},
@@ -427,8 +427,8 @@ static int bench(const struct options *o, struct stave_err *err)
 	if (!m)
 		return stave_err_set(err, STAVE_ENOMEM, "no memory for a machine profile");
 	struct stave_err absent = {0};
-	int rc = stave_machine_load(m, o->machine, &absent);
-	if (rc && (o->machine || o->predict || absent.code == STAVE_ECORRUPT)) {
+	int rc = stave_machine_load(m, o->profile, &absent);
+	if (rc && (o->profile || o->predict || absent.code == STAVE_ECORRUPT)) {
 		free(m);
 		return stave_err_set(err, absent.code, "%s; `stave bench machine` writes a profile", absent.msg);
 	}
