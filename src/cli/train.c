@@ -1,6 +1,7 @@
 /* stave train: a corpus and a configuration in, a model directory out. */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/sys.h"
 #include "cli/cli.h"
@@ -31,6 +32,13 @@ static int failed(const struct stave_comm *comm, const struct stave_err *err)
 	if (!comm || stave_comm_rank(comm) == 0 || !alike)
 		stave_log(stopped ? STAVE_LOG_WARN : STAVE_LOG_ERROR, "%s", err->msg);
 	return stave_err_exit(err->code);
+}
+
+/* A peer was lost in the middle of a long step: leave with the message before the launcher kills us without one. */
+static void lost(void *arg, const char *message)
+{
+	stave_log(STAVE_LOG_ERROR, "%s", message);
+	_exit(stave_err_exit(STAVE_EPEER));
 }
 
 /* The data's tokenizer says the vocabulary and what ends a document; without one the largest id does. */
@@ -94,8 +102,10 @@ int stave_cli_train(int argc, char **argv)
 		rc = stave_err_set(&err, STAVE_EUSAGE, "'%s' is neither a flag nor a .yaml file; 'stave train -h' shows both", positional[0]);
 	if (!rc)
 		rc = stave_comm_open(&comm, &err);
-	if (!rc)
+	if (!rc) {
+		stave_comm_lost_set(comm, lost, NULL, 1);
 		rc = train(&o, &c, comm, &err);
+	}
 	int status = rc ? failed(comm, &err) : 0;
 	/* a rank that fails alone must not wait for the others in a collective shutdown */
 	bool together = !rc || rc == STAVE_EREQUEUE || rc == STAVE_EINTERRUPTED;
