@@ -211,7 +211,7 @@ static void draw(struct stave_engine *e, int n)
 {
 	int V = e->m.layout.shape.V;
 	stave_decoder_logits(e->m.decoder, e->rows, n, e->m.logits);
-#pragma omp parallel for num_threads(stave_threads()) schedule(dynamic) if (n > 1)
+#pragma omp parallel for num_threads(stave_threads()) schedule(dynamic) if ((size_t)n * (size_t)V > 100000)
 	for (int i = 0; i < n; i++) {
 		struct seq *s = e->turn[i];
 		const float *logits = e->m.logits + (size_t)i * V;

@@ -1,0 +1,323 @@
+/* The engine: answers do not depend on neighbours, limits hold, every sequence ends exactly once whatever happens. */
+#include "infer/tiny_model.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/sys.h"
+#include "infer/infer.h"
+
+static char *dir;
+static struct stave_engine *engine;
+
+struct answer {
+	int32_t ids[TINY_CONTEXT + 8];
+	float logprob[TINY_CONTEXT + 8], prompt_logprob[TINY_CONTEXT + 8];
+	int32_t prompt_id[TINY_CONTEXT + 8];
+	int n, n_prompt, n_done;
+	struct stave_buf text;
+	struct stave_event end;
+	atomic_bool done;
+	uint64_t id, cancel_at; /* cancel from the callback after that many tokens */
+};
+
+static void on_event(void *ctx, const struct stave_event *v)
+{
+	struct answer *a = ctx;
+	stave_buf_put(&a->text, v->text, v->n_text);
+	if (v->kind == STAVE_EVENT_TOKEN) {
+		a->logprob[a->n] = v->logprob ? v->logprob->logprob : 0;
+		a->ids[a->n++] = v->id;
+	} else if (v->kind == STAVE_EVENT_PROMPT) {
+		a->prompt_id[a->n_prompt] = v->id;
+		a->prompt_logprob[a->n_prompt++] = v->logprob->logprob;
+	} else {
+		a->n_done++;
+		a->end = *v;
+		a->done = true;
+	}
+}
+
+static void await(struct answer *a)
+{
+	for (int i = 0; !a->done; i++) {
+		usleep(1000);
+		if (i > 60000)
+			fail_msg("a sequence did not end in 60 s");
+	}
+	assert_int_equal(a->n_done, 1);
+}
+
+static struct stave_request request(struct answer *a, const int32_t *ids, int n, int max_tokens)
+{
+	return (struct stave_request){.ids = ids, .n_ids = n, .sampling = stave_sampling_default(), .max_tokens = max_tokens, .ignore_eos = true, .logprobs = -1,
+	                              .event = on_event, .ctx = a};
+}
+
+static void prompt(int32_t *ids, int n, int salt)
+{
+	for (int i = 0; i < n; i++)
+		ids[i] = (i * 7 + salt * 31 + i * i % 11) % 256;
+}
+
+static void run_one(const struct stave_request *r, struct answer *a)
+{
+	struct stave_err e = {0};
+	uint64_t id;
+	tiny_must(stave_engine_submit(engine, r, 1, &id, &e), &e);
+	await(a);
+}
+
+static void same_answer(const struct answer *a, const struct answer *b, const char *what)
+{
+	if (a->n != b->n || memcmp(a->ids, b->ids, (size_t)a->n * sizeof *a->ids) || a->end.logits_hash != b->end.logits_hash)
+		fail_msg("%s: the answer differs", what);
+}
+
+/* Prompts of many lengths, greedy and drawn: alone, then all at once, with more of them than slots. */
+static void company(void **state)
+{
+	enum { N = 14 };
+	static const int lengths[N] = {1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 150, 200};
+	static struct answer alone[N], together[N];
+	static int32_t ids[N][TINY_CONTEXT];
+	struct stave_request r[N];
+	uint64_t seq[N];
+	struct stave_err e = {0};
+	for (int i = 0; i < N; i++) {
+		prompt(ids[i], lengths[i], i);
+		r[i] = request(&alone[i], ids[i], lengths[i], 20 + i);
+		r[i].sampling.temperature = i % 2 ? 0 : 1;
+		r[i].sampling.seed = (uint64_t)i;
+		r[i].sampling.repetition_penalty = i % 3 ? 1 : 1.2f;
+		run_one(&r[i], &alone[i]);
+		assert_int_equal(alone[i].n, 20 + i);
+		assert_int_equal(alone[i].end.finish, STAVE_FINISH_LENGTH);
+		assert_int_equal(alone[i].end.prompt_tokens, lengths[i]);
+		r[i].ctx = &together[i];
+	}
+	tiny_must(stave_engine_submit(engine, r, N, seq, &e), &e);
+	for (int i = 0; i < N; i++) {
+		await(&together[i]);
+		same_answer(&alone[i], &together[i], "in company");
+		assert_int_equal(alone[i].text.len, together[i].text.len);
+		stave_buf_free(&alone[i].text);
+		stave_buf_free(&together[i].text);
+	}
+	if (alone[0].n == alone[2].n && !memcmp(alone[0].ids, alone[2].ids, 64))
+		fail_msg("different prompts gave one answer: the test sees nothing");
+	struct stave_engine_stats s = stave_engine_stats(engine);
+	assert_int_equal(s.waiting, 0);
+}
+
+static void scoring(void **state)
+{
+	static struct answer a, b;
+	int32_t ids[TINY_CONTEXT];
+	prompt(ids, 40, 3);
+	struct stave_request r = request(&a, ids, 40, 30);
+	r.logprobs = 2;
+	r.sampling.temperature = 0;
+	run_one(&r, &a);
+	memcpy(ids + 40, a.ids, 30 * sizeof *ids);
+	r = request(&b, ids, 70, 0); /* nothing generated: scores only */
+	r.logprobs = 0;
+	r.prompt_logprobs = true;
+	run_one(&r, &b);
+	assert_int_equal(b.n, 0);
+	assert_int_equal(b.end.finish, STAVE_FINISH_LENGTH);
+	assert_int_equal(b.n_prompt, 69); /* all but the first */
+	assert_memory_equal(b.prompt_id, ids + 1, 69 * sizeof *ids);
+	for (int i = 0; i < 30; i++)
+		if (fabsf(b.prompt_logprob[39 + i] - a.logprob[i]) > 1e-3f)
+			fail_msg("token %d: %g as prompt, %g as answer", i, b.prompt_logprob[39 + i], a.logprob[i]);
+	stave_buf_free(&a.text);
+	stave_buf_free(&b.text);
+}
+
+static void limits(void **state)
+{
+	static struct answer a;
+	static int32_t ids[TINY_CONTEXT + 1];
+	struct stave_err e = {0};
+	uint64_t seq[40];
+	prompt(ids, TINY_CONTEXT + 1, 1);
+	struct stave_request r = request(&a, ids, TINY_CONTEXT + 1, 5);
+	assert_int_equal(stave_engine_submit(engine, &r, 1, seq, &e), STAVE_EUSAGE);
+	r = request(&a, ids, 0, 5);
+	assert_int_equal(stave_engine_submit(engine, &r, 1, seq, &e), STAVE_EUSAGE);
+	r = request(&a, (int32_t[]){1, 100000}, 2, 5);
+	assert_int_equal(stave_engine_submit(engine, &r, 1, seq, &e), STAVE_EUSAGE);
+	r = request(&a, (int32_t[]){-1}, 1, 5);
+	assert_int_equal(stave_engine_submit(engine, &r, 1, seq, &e), STAVE_EUSAGE);
+	r = request(&a, ids, 4, 5);
+	r.sampling.temperature = NAN;
+	assert_int_equal(stave_engine_submit(engine, &r, 1, seq, &e), STAVE_EUSAGE);
+	r = request(&a, ids, 4, 5);
+	r.logprobs = STAVE_TOP_MAX + 1;
+	assert_int_equal(stave_engine_submit(engine, &r, 1, seq, &e), STAVE_EUSAGE);
+	/* a full context and one token more; as many tokens as fit, though more were asked */
+	r = request(&a, ids, TINY_CONTEXT, -1);
+	run_one(&r, &a);
+	assert_int_equal(a.n, 1);
+	stave_buf_free(&a.text);
+	a = (struct answer){0};
+	r = request(&a, ids, TINY_CONTEXT - 3, 1000000);
+	run_one(&r, &a);
+	assert_int_equal(a.n, 4);
+	assert_int_equal(a.end.finish, STAVE_FINISH_LENGTH);
+	stave_buf_free(&a.text);
+	/* all or none: the queue holds 32 */
+	struct stave_request many[40];
+	for (int i = 0; i < 40; i++)
+		many[i] = r;
+	assert_int_equal(stave_engine_submit(engine, many, 40, seq, &e), STAVE_ENOFIT);
+}
+
+static void stops(void **state)
+{
+	static struct answer a, b, c;
+	int32_t ids[20];
+	prompt(ids, 20, 8);
+	struct stave_request r = request(&a, ids, 20, 40);
+	r.sampling.temperature = 1;
+	r.sampling.seed = 4;
+	run_one(&r, &a);
+	r.ctx = &b;
+	r.stop_ids = &a.ids[10];
+	r.n_stop_ids = 1;
+	run_one(&r, &b);
+	assert_int_equal(b.end.finish, STAVE_FINISH_STOP);
+	int first = 0;
+	while (a.ids[first] != a.ids[10])
+		first++;
+	assert_int_equal(b.n, first); /* the stop itself is no text */
+	assert_int_equal(b.end.completion_tokens, first + 1);
+	assert_memory_equal(a.ids, b.ids, (size_t)first * sizeof *a.ids);
+	char piece[5] = {0}; /* a stop text across bytes = tokens; the model speaks bytes, so avoid NUL */
+	int at = 12;
+	while (at < 30 && (!a.text.p[at] || !a.text.p[at + 1] || !a.text.p[at + 2]))
+		at++;
+	memcpy(piece, a.text.p + at, 3);
+	r.n_stop_ids = 0;
+	r.stop = (const char *[]){piece};
+	r.n_stop = 1;
+	r.ctx = &c;
+	run_one(&r, &c);
+	const char *met = memmem(a.text.p, a.text.len, piece, 3);
+	assert_int_equal(c.end.finish, STAVE_FINISH_STOP);
+	assert_int_equal(c.text.len, met - a.text.p);
+	assert_memory_equal(c.text.p ? c.text.p : "", a.text.p, c.text.len);
+	stave_buf_free(&a.text);
+	stave_buf_free(&b.text);
+	stave_buf_free(&c.text);
+}
+
+static void cancel_on(void *ctx, const struct stave_event *v)
+{
+	struct answer *a = ctx;
+	on_event(a, v);
+	if (v->kind == STAVE_EVENT_TOKEN && a->n == 3)
+		stave_engine_cancel(engine, a->id);
+}
+
+static void cancellation(void **state)
+{
+	enum { N = 12 };
+	static struct answer a, many[N];
+	struct stave_err e = {0};
+	int32_t ids[4] = {1, 2, 3, 4};
+	uint64_t seq[N];
+	struct stave_request r = request(&a, ids, 4, 200);
+	r.event = cancel_on;
+	a.id = ~0ull;
+	uint64_t before;
+	struct answer probe = {0};
+	struct stave_request p = request(&probe, ids, 4, 1);
+	tiny_must(stave_engine_submit(engine, &p, 1, &before, &e), &e);
+	await(&probe);
+	stave_buf_free(&probe.text);
+	a.id = before + 1; /* ids count up: known to the callback before submit returns */
+	uint64_t got;
+	tiny_must(stave_engine_submit(engine, &r, 1, &got, &e), &e);
+	assert_int_equal(got, a.id);
+	await(&a);
+	assert_int_equal(a.end.finish, STAVE_FINISH_CANCELLED);
+	assert_int_equal(a.n, 3); /* within one step */
+	stave_buf_free(&a.text);
+	/* running and waiting ones alike; those cancelled twice or unknown do no harm */
+	struct stave_request rs[N];
+	for (int i = 0; i < N; i++)
+		rs[i] = request(&many[i], ids, 4, 250);
+	tiny_must(stave_engine_submit(engine, rs, N, seq, &e), &e);
+	for (int i = N - 1; i >= 0; i--)
+		for (int k = 0; k < 2; k++)
+			stave_engine_cancel(engine, seq[i]);
+	stave_engine_cancel(engine, 1234567);
+	for (int i = 0; i < N; i++) {
+		await(&many[i]);
+		assert_true(many[i].end.finish == STAVE_FINISH_CANCELLED || many[i].end.finish == STAVE_FINISH_LENGTH);
+		stave_buf_free(&many[i].text);
+	}
+}
+
+static void closing(void **state)
+{
+	static struct answer many[10];
+	struct stave_engine *e;
+	struct stave_err err = {0};
+	struct stave_engine_config c = {.model = dir, .slots = 2, .dtype = "f32"};
+	uint64_t seq[10];
+	int32_t ids[2] = {5, 6};
+	struct stave_request rs[10];
+	tiny_must(stave_engine_open(&e, &c, &err), &err);
+	for (int i = 0; i < 10; i++)
+		rs[i] = request(&many[i], ids, 2, 250);
+	tiny_must(stave_engine_submit(e, rs, 10, seq, &err), &err);
+	stave_engine_close(e);
+	for (int i = 0; i < 10; i++) {
+		assert_true(many[i].done);
+		assert_int_equal(many[i].n_done, 1);
+		stave_buf_free(&many[i].text);
+	}
+}
+
+static void loading(void **state)
+{
+	struct stave_engine *e;
+	struct stave_err err = {0};
+	struct stave_engine_config c = {.model = "/nonexistent"};
+	assert_int_not_equal(stave_engine_open(&e, &c, &err), 0);
+	assert_true(err.msg[0]);
+	c = (struct stave_engine_config){.model = dir, .context = TINY_CONTEXT + 1};
+	assert_int_equal(stave_engine_open(&e, &c, &err), STAVE_EUSAGE);
+	c = (struct stave_engine_config){.model = dir, .dtype = "f16"};
+	assert_int_equal(stave_engine_open(&e, &c, &err), STAVE_EUSAGE);
+	c = (struct stave_engine_config){.model = dir, .slots = -1};
+	assert_int_equal(stave_engine_open(&e, &c, &err), STAVE_EUSAGE);
+	const struct stave_engine_info *info = stave_engine_info(engine);
+	assert_int_equal(info->planned_bytes, info->taken_bytes);
+	c = (struct stave_engine_config){.model = dir, .dtype = "bf16"};
+	tiny_must(stave_engine_open(&e, &c, &err), &err);
+	assert_int_equal(stave_engine_info(e)->planned_bytes, stave_engine_info(e)->taken_bytes);
+	assert_true(stave_engine_info(e)->weights_bytes < info->weights_bytes);
+	stave_engine_close(e);
+}
+
+int main(void)
+{
+	struct stave_err err = {0};
+	setenv("STAVE_LOG", "error", 0);
+	dir = tiny_dir();
+	struct stave_engine_config c = {.model = dir, .slots = 4, .chunk = 16, .queue = 32, .dtype = "f32"};
+	tiny_must(stave_engine_open(&engine, &c, &err), &err);
+	const struct CMUnitTest tests[] = {cmocka_unit_test(company), cmocka_unit_test(scoring), cmocka_unit_test(limits), cmocka_unit_test(stops),
+	                                   cmocka_unit_test(cancellation), cmocka_unit_test(closing), cmocka_unit_test(loading)};
+	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+	stave_engine_close(engine);
+	tiny_remove(dir);
+	return failed;
+}
