@@ -91,6 +91,7 @@ int stave_file_hash(const char *path, char hex[33], struct stave_err *err);
 /* ---- documents, still as they lie in the file ---- */
 
 enum stave_split_on { STAVE_SPLIT_FILE, STAVE_SPLIT_BLANK, STAVE_SPLIT_LINE };
+#define STAVE_SLOTS 8192                       /* documents in a batch, at most */
 #define STAVE_LINE_MAX ((size_t)256 << 20)     /* of a JSONL line or a paragraph */
 #define STAVE_UNPACKED_MAX ((size_t)1 << 30)   /* of a compressed plain file that is one document */
 

@@ -23,7 +23,6 @@ struct stave_pass {
 int stave_pass_run(struct stave_pass *p, struct stave_sources *s, enum stave_split_on split_on, struct stave_err *err);
 int stave_pass_stopped(struct stave_err *err);
 #define STAVE_BATCH_BYTES ((size_t)4 << 20)
-#define STAVE_SLOTS 8192 /* documents in a batch, at most */
 
 /* Text of a document as it is learnt: read, and with C4 its lines chosen. Used alike by every pass. */
 struct stave_reading {

@@ -17,7 +17,6 @@
 
 #define CHUNK ((size_t)1 << 20)
 #define MAP_FROM ((int64_t)1 << 20) /* smaller plain files are cheaper to read than to map */
-#define BATCH_DOCUMENTS 8192
 
 enum packing { PLAIN, GZIP, ZSTD };
 
@@ -301,7 +300,7 @@ static int cut(struct stave_reader *r, struct stave_documents *d, size_t *from, 
 	bool jsonl = r->sources->v[r->source].jsonl, paragraphs = !jsonl && r->split_on == STAVE_SPLIT_BLANK;
 	const char *p = d->buf.p;
 	int rc = 0;
-	while (!rc && *scan < d->buf.len && d->n < BATCH_DOCUMENTS && *from < batch_bytes) {
+	while (!rc && *scan < d->buf.len && d->n < STAVE_SLOTS && *from < batch_bytes) {
 		const char *newline = memchr(p + *scan, '\n', d->buf.len - *scan);
 		if (!newline && !last)
 			break;
@@ -333,7 +332,7 @@ static int read_lines(struct stave_reader *r, struct stave_documents *d, size_t 
 		int rc = cut(r, d, &from, &scan, r->ended, batch_bytes, err);
 		if (rc)
 			return rc;
-		if (d->n >= BATCH_DOCUMENTS || from >= batch_bytes || (r->ended && scan >= d->buf.len))
+		if (d->n >= STAVE_SLOTS || from >= batch_bytes || (r->ended && scan >= d->buf.len))
 			break;
 		if (d->buf.len - from > STAVE_LINE_MAX)
 			return stave_err_set(err, STAVE_ECORRUPT, "%s:%lld: longer than the %zu MiB a line may have", r->s.path, (long long)r->line, STAVE_LINE_MAX >> 20);
@@ -377,8 +376,8 @@ int stave_reader_next(struct stave_reader *r, struct stave_documents *d, size_t 
 	d->n_maps = 0;
 	d->buf.len = 0;
 	d->first = r->documents;
-	size_t bytes = 0;
-	while (r->source < r->sources->n && d->n < BATCH_DOCUMENTS && bytes < batch_bytes) {
+	size_t mapped = 0;
+	while (r->source < r->sources->n && d->n < STAVE_SLOTS && d->buf.len + mapped < batch_bytes) {
 		struct stave_source *f = &r->sources->v[r->source];
 		if (!r->open) {
 			int rc = stream_open(&r->s, f->file, err);
@@ -394,8 +393,11 @@ int stave_reader_next(struct stave_reader *r, struct stave_documents *d, size_t 
 		int rc = f->jsonl || r->split_on != STAVE_SPLIT_FILE ? read_lines(r, d, batch_bytes, err) : read_whole(r, d, err);
 		if (rc)
 			return rc;
+		/* mapped documents, and all of the buffer: separators and blank lines fill a batch too */
 		for (size_t i = before; i < d->n; i++)
-			bytes += d->v[i].n;
+			mapped += d->v[i].text ? d->v[i].n : 0;
+		if (!d->n) /* nothing but blank lines: an empty batch would mean the end */
+			d->buf.len = 0;
 	}
 	settle(d);
 	r->documents += (int64_t)d->n;

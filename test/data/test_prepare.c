@@ -225,6 +225,35 @@ static void test_inputs(void **state)
 	assert_true(result.reused);
 }
 
+/* More than a batch holds, by bytes, by documents, and of nothing but blank lines. */
+static void test_many_batches(void **state)
+{
+	struct stave_buf b = {0};
+	int64_t text = 0;
+	for (int i = 0; i < 12000; i++) {
+		char pad[2100];
+		int n = (int)(stave_random64(1, (uint64_t)i) % 2000);
+		memset(pad, 'a' + i % 26, (size_t)n);
+		pad[n] = 0;
+		text += snprintf(NULL, 0, "%d%s", i, pad);
+		stave_buf_printf(&b, "{\"text\": \"%d%s\"}\n", i, pad);
+	}
+	for (int i = 0; i < 20000; i++) {
+		text += snprintf(NULL, 0, "%d.", i);
+		stave_buf_printf(&b, "{\"text\": \"%d.\"}\n\n", i);
+	}
+	for (int i = 0; i < 300000; i++)
+		stave_buf_printf(&b, "                                                                \n");
+	stave_buf_printf(&b, "{\"text\": \"end\"}\n");
+	put("many.jsonl", b.p, b.len);
+	stave_buf_free(&b);
+	prepared(in("many.jsonl"), "--tokenizer", "byte");
+	assert_int_equal(result.documents_read, 32001);
+	assert_int_equal(result.documents_kept, 32001);
+	assert_int_equal(result.bytes_train + result.bytes_val, text + 3);
+	assert_int_equal(result.tokens_train + result.tokens_val, text + 3 + 32001);
+}
+
 static void test_split_on(void **state)
 {
 	put_text("p.txt", "one\ntwo\n\n \nthree\r\n\n\n\nfour");
@@ -680,7 +709,7 @@ int main(int argc, char **argv)
 		return stave_err_exit(run(argv + 1));
 	const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-		T(test_shakespeare), T(test_inputs), T(test_split_on), T(test_duplicates), T(test_split), T(test_messages),
+		T(test_shakespeare), T(test_inputs), T(test_many_batches), T(test_split_on), T(test_duplicates), T(test_split), T(test_messages),
 		T(test_bad_lines), T(test_utf8), T(test_refused), T(test_pieces), T(test_kill), T(test_disk_full), T(test_changes),
 		T(test_stdin), T(test_filters),
 	};
