@@ -115,8 +115,7 @@ static int build(struct stave_net *n, struct stave_arena *m, struct stave_err *e
 	n->Vp = stave_shape_vpad(s);
 	n->threads = stave_threads();
 	r = (size_t)n->n;
-	size_t most = LOGITS_BYTES / ((size_t)n->Vp * e);
-	n->chunk = most >= r ? n->n : most < 64 ? (n->n < 64 ? n->n : 64) : (int)(most / 64 * 64);
+	n->chunk = stave_cost_logit_rows(s, n->n, n->c.dtype);
 	int rc = open_products(n, &scratch, err);
 	if (rc)
 		return rc;

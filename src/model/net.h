@@ -13,8 +13,6 @@
 #define SLICES 32
 /* Rows an element-wise kernel gets at a time: some hundred KB, so the operand of the next pass is still in the cache. */
 #define ROWS 32
-/* Logits in memory at a time. */
-#define LOGITS_BYTES ((size_t)96 << 20)
 
 struct acts { /* of one layer; shared between layers where recomputed */
 	float *x0;             /* (n, C) the residual stream that enters; always kept */

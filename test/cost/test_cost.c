@@ -130,6 +130,26 @@ static void steps_compose(void **state)
 		assert_int_equal(two[i].count, one[i].count * (one[i].pass == STAVE_UPDATE ? 1 : 4));
 }
 
+/* Chunks of logits cover the rows, stay within 96 MiB, and are even enough that no product is left with a sliver. */
+static void logits_are_held_in_even_chunks(void **state)
+{
+	static const int vocabularies[] = {1, 65, 5000, 50257, 128256, 1 << 22};
+	for (int v = 0; v < 6; v++)
+		for (int64_t rows = 1; rows < 20000; rows = rows * 3 / 2 + 1)
+			for (int d = 0; d < 2; d++) {
+				enum stave_dtype dt = d ? STAVE_BF16 : STAVE_F32;
+				struct stave_shape s = gpt2(2, 64, 2, vocabularies[v], 32);
+				int64_t chunk = stave_cost_logit_rows(&s, rows, dt), bytes = chunk * stave_shape_vpad(&s) * (d ? 2 : 4);
+				assert_true(chunk >= 1 && chunk <= rows);
+				assert_true(chunk == rows || chunk % 64 == 0);
+				assert_true(bytes <= (int64_t)96 << 20 || chunk <= 64);
+				int64_t chunks = (rows + chunk - 1) / chunk, tail = rows - (chunks - 1) * chunk;
+				assert_true(chunk - tail < 64 * chunks); /* rounding up to 64 is all that separates them */
+			}
+	struct stave_shape s = gpt2(12, 768, 12, 50257, 1024);
+	assert_int_equal(stave_cost_logit_rows(&s, 1024, STAVE_BF16), 512); /* 50272 columns of 2 bytes: at most 1001 rows */
+}
+
 /* Every byte-limited operation of a list has a class that says what it moves, and AdamW moves its textbook 28 bytes (7 floats), and 2
  * more where a bf16 copy is kept. */
 static void every_operation_has_a_cost(void **state)
@@ -193,7 +213,7 @@ int main(void)
 		cmocka_unit_test(published_parameter_counts),   cmocka_unit_test(flops_per_token_follow_palm),
 		cmocka_unit_test(products_are_six_n),           cmocka_unit_test(attention_counts_what_is_seen),
 		cmocka_unit_test(steps_compose),                cmocka_unit_test(every_operation_has_a_cost),
-		cmocka_unit_test(shapes_out_of_bounds_are_refused),
+		cmocka_unit_test(shapes_out_of_bounds_are_refused), cmocka_unit_test(logits_are_held_in_even_chunks),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
