@@ -262,14 +262,16 @@ static bool done_already(const struct shard *s, struct stave_at at)
 	return at.document < s->resume.document || (at.document == s->resume.document && at.piece < s->resume.piece);
 }
 
-/* text[0..n) of a document goes to `split` in pieces, encoded PIECES_AT_ONCE side by side. */
+/* text[0..n) of a document goes to `split` in pieces, encoded side by side. */
 static int encode_large(struct encode *x, int split, int64_t document, const char *text, size_t n, struct stave_err *err)
 {
 	int64_t first_piece = 0;
+	/* enough to share out evenly, few enough that their ids stay small */
+	int at_once = 8 * stave_threads() < PIECES_AT_ONCE ? 8 * stave_threads() : PIECES_AT_ONCE;
 	int rc = 0;
 	for (size_t from = 0; !rc && from < n;) {
 		int k = 0;
-		for (; k < PIECES_AT_ONCE && from < n; k++) {
+		for (; k < at_once && from < n; k++) {
 			size_t end = piece_end(x, 0, text, n, from);
 			x->piece[k] = (struct piece){.text = text + from, .n = end - from, .ids = x->piece[k].ids};
 			from = end;

@@ -1,6 +1,6 @@
 /* Near-duplicates by MinHash and locality-sensitive hashing (Broder 1997; FineWeb's parameters). For two documents whose
  * sets of word 5-grams have Jaccard similarity s, one minimum agrees with probability s, a bucket of 8 with s^8, and at
- * least one of 14 buckets with 1 - (1 - s^8)^14: half at s = 0.69. Candidates are joined by union-find and the first of a
+ * least one of 14 buckets with 1 - (1 - s^8)^14: half at s = 0.68. Candidates are joined by union-find and the first of a
  * cluster stays. Memory: 112 bytes per document for the bucket keys, and 4-8 for the table. */
 #include <stdlib.h>
 #include <string.h>

@@ -32,7 +32,7 @@ const struct stave_key stave_prepare_keys[] = {
 	{"filter.c4_terminal", STAVE_KEY_BOOL, AT(c4_terminal), "true", 0, 0, NULL, "with c4: drop lines that end no sentence"},
 	{"filter.fineweb", STAVE_KEY_BOOL, AT(filter_fineweb), "false", 0, 0, NULL, "drop lists, short lines and repeated lines"},
 	{"dedup.exact", STAVE_KEY_BOOL, AT(dedup_exact), "true", 0, 0, NULL, "keep one of equal documents"},
-	{"dedup.near", STAVE_KEY_BOOL, AT(dedup_near), "false", 0, 0, NULL, "keep one of similar documents (MinHash, 14 x 8; half of pairs at similarity 0.69)"},
+	{"dedup.near", STAVE_KEY_BOOL, AT(dedup_near), "false", 0, 0, NULL, "keep one of similar documents (MinHash, 14 x 8; half of pairs at similarity 0.68)"},
 	{"shard_tokens", STAVE_KEY_INT, AT(shard_tokens), "32M", 1, 1e9, NULL, "tokens of a shard, rounded up to the end of a piece"},
 	{"seed", STAVE_KEY_INT, AT(seed), "1337", 0, 9e15, NULL, "of the train/validation split"},
 	{"json", STAVE_KEY_BOOL, AT(json), "false", 0, 0, NULL, "print the receipt as JSON on stdout"},
