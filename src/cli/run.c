@@ -58,6 +58,8 @@ struct answer {
 	pthread_cond_t changed;
 	bool done;
 	bool print;               /* text to stdout as it comes */
+	const char *before;       /* (n_before) printed ahead of the first text: the prompt, once it has been accepted */
+	size_t n_before;
 	struct stave_buf text;
 	struct stave_event end;   /* its text is not valid any more */
 };
@@ -65,12 +67,12 @@ struct answer {
 static void on_event(void *ctx, const struct stave_event *v)
 {
 	struct answer *a = ctx;
-	if (v->n_text) {
-		stave_buf_put(&a->text, v->text, v->n_text);
-		if (a->print) {
-			fwrite(v->text, 1, v->n_text, stdout);
-			fflush(stdout);
-		}
+	stave_buf_put(&a->text, v->text, v->n_text);
+	if (a->print) {
+		fwrite(a->before, 1, a->n_before, stdout);
+		fwrite(v->text, 1, v->n_text, stdout);
+		fflush(stdout);
+		a->n_before = 0;
 	}
 	if (v->kind != STAVE_EVENT_DONE)
 		return;
@@ -125,8 +127,6 @@ static int generate(struct stave_engine *e, const struct options *o, uint64_t se
 	r.sampling.repetition_penalty = (float)o->repeat_penalty;
 	r.sampling.seed = seed;
 	uint64_t id;
-	pthread_mutex_init(&a->lock, NULL);
-	pthread_cond_init(&a->changed, NULL);
 	int rc = stave_engine_submit(e, &r, 1, &id, err);
 	if (!rc)
 		wait_done(e, a, id);
@@ -229,20 +229,15 @@ static int complete(struct stave_engine *e, const struct options *o, const char 
 	const struct stave_engine_info *info = stave_engine_info(e);
 	struct stave_encoder *encoder;
 	struct stave_ids ids = {0};
-	struct answer a = {.print = !o->json};
+	struct answer a = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .print = !o->json, .before = prompt, .n_before = o->echo ? n : 0};
 	const char *stop[] = {o->stop};
 	uint64_t seed = seed_of(o);
 	int rc = stave_encoder_open(&encoder, info->tokenizer, err);
 	if (rc)
 		return rc;
 	begin(info->tokenizer, n == 0, &ids);
-	if (!(rc = stave_encode(encoder, prompt, n, false, &ids, err))) {
-		if (!o->json && o->echo) {
-			fwrite(prompt, 1, n, stdout);
-			fflush(stdout);
-		}
+	if (!(rc = stave_encode(encoder, prompt, n, false, &ids, err)))
 		rc = generate(e, o, seed, &ids, stop, o->stop && *o->stop ? 1 : 0, NULL, 0, &a, err);
-	}
 	if (!rc && o->json)
 		print_json(model, info, &a, seed);
 	if (!rc && !o->json) {
@@ -304,7 +299,7 @@ static int chat_turn(struct stave_engine *e, const struct options *o, struct sta
 {
 	const struct stave_engine_info *info = stave_engine_info(e);
 	struct stave_ids ids = {0};
-	struct answer a = {.print = true};
+	struct answer a = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .print = true, .before = ""};
 	int32_t stop_ids[8];
 	int n_ids = stave_chat_stops(info->tokenizer, stop_ids, 8), n_stop = 0;
 	const char *stop[2], *turn = stave_chat_stop_text(info->tokenizer);
@@ -321,8 +316,8 @@ static int chat_turn(struct stave_engine *e, const struct options *o, struct sta
 		chat_add(c, "assistant", a.text.p ? a.text.p : "");
 		putchar('\n');
 		fprintf(stderr, "  [%d tokens, %.1f tokens/s, %s]\n", a.end.completion_tokens, s.decode_per_s, finish_name(a.end.finish));
-		answer_free(&a);
 	}
+	answer_free(&a);
 	stave_ids_free(&ids);
 	return rc;
 }
@@ -366,6 +361,7 @@ static int run(const struct options *o, const char *model, struct stave_err *err
 	struct stave_engine *e;
 	struct stave_buf in = {0};
 	const char *prompt = o->prompt;
+	size_t n = prompt ? strlen(prompt) : 0;
 	int rc = 0;
 	if (!prompt && !isatty(0)) {
 		if ((rc = stave_file_read(&in, "/dev/stdin", PROMPT_MAX, err)))
@@ -373,10 +369,11 @@ static int run(const struct options *o, const char *model, struct stave_err *err
 		while (in.len && (in.p[in.len - 1] == '\n' || in.p[in.len - 1] == '\r')) /* echo's own newline is no part of the prompt */
 			in.p[--in.len] = 0;
 		prompt = in.p ? in.p : "";
+		n = in.len;
 	}
 	struct stave_engine_config c = {.model = model, .slots = 1, .context = (int)o->context, .queue = 1, .dtype = o->dtype};
 	if (!(rc = stave_engine_open(&e, &c, err))) {
-		rc = prompt ? complete(e, o, model, prompt, strlen(prompt), err) : chat(e, o, err);
+		rc = prompt ? complete(e, o, model, prompt, n, err) : chat(e, o, err);
 		stave_engine_close(e);
 	}
 	stave_buf_free(&in);
