@@ -113,6 +113,29 @@ static void company(void **state)
 	assert_int_equal(s.waiting, 0);
 }
 
+/* Nearly uniform draws: each token of an answer has a random number of its own, and each seed has others. */
+static void seeds(void **state)
+{
+	static struct answer a[2];
+	int32_t ids[3] = {1, 2, 3};
+	for (int i = 0; i < 2; i++) {
+		struct stave_request r = request(&a[i], ids, 3, 60);
+		int distinct = 0;
+		r.sampling.temperature = 100;
+		r.sampling.seed = (uint64_t)i;
+		run_one(&r, &a[i]);
+		for (int k = 0; k < 60; k++) {
+			int before = 0;
+			while (a[i].ids[before] != a[i].ids[k])
+				before++;
+			distinct += before == k;
+		}
+		assert_true(distinct > 30); /* about 53 of 257 in 60 draws */
+		stave_buf_free(&a[i].text);
+	}
+	assert_memory_not_equal(a[0].ids, a[1].ids, 60 * sizeof *ids);
+}
+
 static void scoring(void **state)
 {
 	static struct answer a, b;
@@ -314,7 +337,7 @@ int main(void)
 	dir = tiny_dir();
 	struct stave_engine_config c = {.model = dir, .slots = 4, .chunk = 16, .queue = 32, .dtype = "f32"};
 	tiny_must(stave_engine_open(&engine, &c, &err), &err);
-	const struct CMUnitTest tests[] = {cmocka_unit_test(company), cmocka_unit_test(scoring), cmocka_unit_test(limits), cmocka_unit_test(stops),
+	const struct CMUnitTest tests[] = {cmocka_unit_test(company), cmocka_unit_test(seeds), cmocka_unit_test(scoring), cmocka_unit_test(limits), cmocka_unit_test(stops),
 	                                   cmocka_unit_test(cancellation), cmocka_unit_test(closing), cmocka_unit_test(loading)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	stave_engine_close(engine);

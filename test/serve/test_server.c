@@ -506,7 +506,8 @@ static void bad_http(void **state)
 static void disconnects(void **state)
 {
 	const char *body = "{\"prompt\":\"ab\",\"max_tokens\":250,\"n\":4,\"stream\":%s,\"ignore_eos\":true}";
-	double before = metric("stave_client_disconnects_total");
+	const char *cancelled = "stave_sequences_total{finish_reason=\"cancelled\"}";
+	double before = metric("stave_client_disconnects_total"), ended = metric(cancelled);
 	for (int i = 0; i < 20; i++) {
 		struct stave_buf b = {0};
 		char text[200], first[64];
@@ -525,6 +526,7 @@ static void disconnects(void **state)
 	}
 	settle();
 	assert_true(metric("stave_client_disconnects_total") > before);
+	assert_true(metric(cancelled) > ended);
 }
 
 struct worker {
