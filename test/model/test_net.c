@@ -228,6 +228,71 @@ static void qwen3_matches_torch(void **state)
 	family_matches_torch("qwen3", "hidden_size=48 intermediate_size=72 num_hidden_layers=2 num_attention_heads=4 num_key_value_heads=2 head_dim=16");
 }
 
+/* The derivative along a random direction against a central difference of the loss, for what PyTorch's reference does not
+ * express: q/k/v biases, a sliding window, no biases, exact GELU. The direction lives in one tensor at a time. */
+static void slope_matches(const char *preset, bool exact_gelu_without_bias)
+{
+	struct stave_err e = {0};
+	struct stave_net_config c = {.B = B, .T = T, .dtype = STAVE_F32, .train = true};
+	struct rig r;
+	int32_t in[B * T], target[B * T];
+	must(stave_preset(&c.shape, preset, V, &e), &e);
+	c.shape.L = 2, c.shape.C = 48, c.shape.I = 64, c.shape.T_max = 32, c.shape.H = 4, c.shape.D = 12;
+	c.shape.K = c.shape.family == STAVE_GPT2 ? 4 : 2;
+	if (c.shape.window)
+		c.shape.window = 5;
+	if (exact_gelu_without_bias) {
+		c.shape.act = STAVE_GELU_EXACT;
+		c.shape.qkv_bias = c.shape.out_bias = c.shape.mlp_bias = c.shape.norm_bias = false;
+	}
+	tokens(in, target, NULL);
+	open_rig(&r, &c);
+	stave_weights_init(&r.l, r.p, 21);
+	for (int64_t i = 0; i < r.l.n_params; i++) /* biases away from zero, gains from one; weights large enough to bend */
+		for (int64_t k = 0; k < (int64_t)r.l.params[i].rows * r.l.params[i].cols; k++)
+			r.p[r.l.params[i].offset + k] += 0.1f * (float)(stave_random_unit(31 + (uint64_t)i, (uint64_t)k) - 0.5);
+	struct stave_batch b = {.inputs = in, .targets = target};
+	double loss, up, down;
+	int64_t n;
+	stave_net_forward(r.net, &b, true, &loss, &n);
+	stave_net_backward(r.net, &b, true, NULL, NULL);
+	for (int i = 0; i < r.l.n_params; i++) {
+		const struct stave_param *q = &r.l.params[i];
+		int64_t count = (int64_t)q->rows * q->cols;
+		float *p = r.p + q->offset, *g = r.g + q->offset, *keep = malloc((size_t)count * 4);
+		double norm = 0, slope = 0, h;
+		memcpy(keep, p, (size_t)count * 4);
+		for (int64_t k = 0; k < count; k++)
+			norm += (double)g[k] * g[k];
+		norm = sqrt(norm);
+		h = 0.2 / (norm + 1e-3); /* moves the loss by some tenths of a nat: well above float's noise in a sum of 48 */
+		if (h > 0.05)
+			h = 0.05;
+		/* along the gradient, mixed with a random direction so that a wrong sign of one element shows */
+		for (int side = -1; side <= 1; side += 2) {
+			for (int64_t k = 0; k < count; k++)
+				p[k] = keep[k] + (float)(side * h * ((double)g[k] / (norm + 1e-12) + 0.3 * (stave_random_unit(99, (uint64_t)k) - 0.5)));
+			stave_net_evaluate(r.net, &b, side < 0 ? &down : &up, &n);
+		}
+		for (int64_t k = 0; k < count; k++)
+			slope += (double)g[k] * ((double)g[k] / (norm + 1e-12) + 0.3 * (stave_random_unit(99, (uint64_t)k) - 0.5));
+		memcpy(p, keep, (size_t)count * 4);
+		free(keep);
+		double measured = (up - down) / (2 * h);
+		if (fabs(measured - slope) > 0.02 * fabs(slope) + 2e-3)
+			fail_msg("%s: slope of %s is %.5f, measured %.5f", preset, q->name, slope, measured);
+	}
+	close_rig(&r);
+}
+
+static void slopes_match_differences(void **state)
+{
+	slope_matches("qwen2-124m", false);
+	slope_matches("mistral-124m", false);
+	slope_matches("gpt2-124m", false);
+	slope_matches("gpt2-124m", true);
+}
+
 /* Two micro-batches of one row accumulate to the gradient of one of two rows. */
 static void accumulation_equals_a_big_batch(void **state)
 {
@@ -324,6 +389,7 @@ int main(void)
 		cmocka_unit_test(accumulation_equals_a_big_batch),
 		cmocka_unit_test(documents_do_not_see_each_other),
 		cmocka_unit_test(threads_do_not_matter),
+		cmocka_unit_test(slopes_match_differences),
 		cmocka_unit_test(gpt2_matches_torch),
 		cmocka_unit_test(llama_matches_torch),
 		cmocka_unit_test(qwen3_matches_torch),
