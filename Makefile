@@ -97,8 +97,13 @@ test: $(TESTBIN) $(PLUGINS)
 fuzz: $(FUZZBIN)
 bench: $(BENCHBIN)
 
+PREFIX ?= /usr/local
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(BUILD)/stave $(PLUGINS) $(DESTDIR)$(PREFIX)/bin
+
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all test fuzz bench clean
+.PHONY: all test fuzz bench install clean
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
