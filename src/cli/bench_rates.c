@@ -272,7 +272,8 @@ static const struct element {
 {
 	static const int channels[][3] = {{768, 128, 1}, {1024, 768, 0}, {4096, 1024, 0}, {0}};
 	static const int inner[][3] = {{768, 512, 1}, {1024, 3072, 0}, {4096, 3072, 0}, {0}};
-	static const int flat[][3] = {{12, 65536, 1}, {192, 65536, 0}, {0}};
+	/* parameters, moments and gradients are passed over once a step, with a whole step between: cold at any size */
+	static const int flat[][3] = {{12, 65536, 0}, {192, 65536, 0}, {0}};
 	static const int vocabulary[][3] = {{768, 80, 1}, {1024, 4096, 0}, {512, 50304, 0}, {0}};
 	static const struct element elements[] = {
 		{"norm", STAVE_FORWARD, "df", norm_fwd, channels},         {"norm", STAVE_DGRAD, "fddf", norm_bwd, channels},
