@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 
+#include "base/json.h"
 #include "train/checkpoint.h"
 #include "train/near.h"
 #include "train/trainer.h"
@@ -48,6 +49,47 @@ static void planned_memory_is_allocated_memory(void **state)
 		must(TINY(&t, dir, &result, &err, "train.steps", "2", "train.optimizer", optimizers[i], "train.micro_batch", "4"));
 		assert_near(result.planned_bytes, result.allocated_bytes, 0);
 		assert_true(result.planned_bytes > 0);
+		stave_remove_tree(dir, NULL);
+	}
+}
+
+extern void __asan_init(void) __attribute__((weak)); /* there in a sanitized build only */
+
+/* What the kernel counts against what the plan said, of a process of its own: what earlier tests left behind is no run's. The
+ * program's own reading (at the end) and the kernel's highest mark (ru_maxrss) must both be within 5 % of the plan. */
+static void resident_memory_is_the_plan(void **state)
+{
+	static const char *const ways[][8] = {
+		{"adamw", "train.dtype", "f32", "checkpoint.every", "2"},
+		{"muon", "train.dtype", "auto", "checkpoint.every", "0"},
+	};
+	if (__asan_init) {
+		print_message("skipped: the sanitizers' shadow is resident memory too\n");
+		skip();
+	}
+	for (int i = 0; i < 2; i++) {
+		char *dir = tiny_dir(), path[2 * STAVE_PATH];
+		double planned, resident, arenas;
+		struct rusage used;
+		json_t *j;
+		int status;
+		pid_t pid = tiny_spawn((const char *const[]){"0", "0", dir, "shape.layers", "6", "shape.heads", "4", "shape.channels", "256", "shape.context", "128",
+		                                            "train.seq", "128", "train.batch", "16", "train.micro_batch", "16", "train.steps", "4", "train.optimizer", ways[i][0],
+		                                            ways[i][1], ways[i][2], ways[i][3], ways[i][4], NULL});
+		assert_int_equal(wait4(pid, &status, 0, &used), pid);
+		assert_int_equal(status, 0);
+		snprintf(path, sizeof path, "%s/runs%s/receipt.json", dir, strrchr(dir, '/'));
+		must(stave_json_load(&j, path, 1 << 20, &err));
+		const json_t *memory = json_object_get(j, "memory");
+		must(stave_json_real(memory, "planned_resident_bytes", 0, &planned, path, &err));
+		must(stave_json_real(memory, "resident_bytes", 0, &resident, path, &err));
+		must(stave_json_real(memory, "planned_bytes", 0, &arenas, path, &err));
+		json_decref(j);
+		print_message("%s: arenas %.1f MB, planned %.1f, resident %.1f, highest %.1f\n", ways[i][0], arenas / 1e6, planned / 1e6, resident / 1e6,
+		              (double)used.ru_maxrss * 1024 / 1e6);
+		assert_true(arenas > 100e6);
+		assert_near(resident, planned, 0.05 * planned);
+		assert_near((double)used.ru_maxrss * 1024, planned, 0.05 * planned);
 		stave_remove_tree(dir, NULL);
 	}
 }
@@ -284,6 +326,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(it_learns),
 		cmocka_unit_test(planned_memory_is_allocated_memory),
+		cmocka_unit_test(resident_memory_is_the_plan),
 		cmocka_unit_test(accumulation_is_the_same_step),
 		cmocka_unit_test(resume_is_bit_exact),
 		cmocka_unit_test(sigterm_checkpoints_and_asks_to_be_requeued),
