@@ -159,7 +159,7 @@ static struct speed measure(const struct stave_engine_info *info, const struct s
 	if (drawn < 1 || v->decode_s <= 0)
 		return s;
 	s.decode_per_s = drawn / v->decode_s;
-	int n = stave_cost_infer_ops(&info->shape, 1, v->prompt_tokens + drawn / 2, info->dtype, ops);
+	int n = stave_cost_infer_ops(&info->shape, 1, v->prompt_tokens + drawn / 2, info->dtype, (double)stave_dtype_bytes(info->dtype), (double)stave_dtype_bytes(info->dtype), ops);
 	double bytes = 0;
 	for (int i = 0; i < n; i++)
 		bytes += (double)ops[i].count * ops[i].bytes;

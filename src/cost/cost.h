@@ -12,8 +12,15 @@
 #include "base/dtype.h"
 #include "base/err.h"
 
-enum stave_family { STAVE_GPT2, STAVE_LLAMA, STAVE_MISTRAL, STAVE_QWEN2, STAVE_QWEN3, STAVE_FAMILIES };
-enum stave_act { STAVE_GELU_TANH, STAVE_GELU_EXACT, STAVE_SWIGLU };
+/* Up to STAVE_QWEN3 a family can be trained; the others are run only. */
+enum stave_family {
+	STAVE_GPT2, STAVE_LLAMA, STAVE_MISTRAL, STAVE_QWEN2, STAVE_QWEN3,
+	STAVE_GEMMA2, STAVE_GEMMA3, STAVE_PHI3, STAVE_MIXTRAL, STAVE_QWEN3_MOE, STAVE_BERT,
+	STAVE_FAMILIES
+};
+static inline bool stave_family_trains(enum stave_family f) { return f <= STAVE_QWEN3; }
+enum stave_act { STAVE_GELU_TANH, STAVE_GELU_EXACT, STAVE_SWIGLU, STAVE_GEGLU /* tanh form, gated (gemma) */ };
+static inline bool stave_act_gated(enum stave_act a) { return a == STAVE_SWIGLU || a == STAVE_GEGLU; }
 
 /* The whole description of a model's arithmetic. Checked by stave_shape_check before anything is computed from it. */
 struct stave_shape {
@@ -34,6 +41,20 @@ struct stave_shape {
 	int rope_original;
 	bool rope_linear;
 	int window;           /* sliding attention window, 0 = none (mistral) */
+
+	/* ---- families that are run only; all zero for those that train ---- */
+	int window_pattern;   /* of each `window_pattern` layers the last sees everything, the others the window (gemma2: 2, gemma3: 6); 0: all have it */
+	double rope_local;    /* rope_theta of the layers with a window (gemma3), unscaled; 0: as the others */
+	int rope_dims;        /* leading dimensions of a head that rotate; 0 = D (phi3: partial_rotary_factor) */
+	float rope_mscale;    /* cos and sin are multiplied by it (longrope, yarn); 0 = 1 */
+	float attn_scale;     /* of q·k; 0 = 1/sqrt(D) */
+	float attn_softcap, final_softcap; /* s -> cap tanh(s / cap); 0 = none */
+	float embed_scale;    /* of the embedding's rows; 0 = 1 (gemma: sqrt(C)) */
+	bool sandwich;        /* a norm after attention and after the feed-forward too (gemma) */
+	int experts, experts_used; /* mixture of experts; I is the width of one expert; 0 = dense */
+	bool experts_norm;    /* the chosen experts' weights are divided by their sum */
+	bool encoder;         /* bidirectional, norms after the sums, embedding norm, token types (bert) */
+	int token_types;
 };
 
 /* STAVE_ECONFIG with the offending number. Bounds every field, so that later products cannot overflow int64. */
@@ -70,8 +91,11 @@ struct stave_op {
 #define STAVE_OPS_MAX 96
 enum stave_recompute { STAVE_KEEP_ALL, STAVE_RECOMPUTE_CHEAP, STAVE_RECOMPUTE_LAYER }; /* none | activations+norms | whole layers */
 int stave_cost_train_ops(const struct stave_shape *s, int B, int T, int micro, enum stave_dtype dtype, enum stave_recompute re, struct stave_op *ops);
-/* The same for one forward of `n` new tokens of one sequence after `past` cached ones. */
-int stave_cost_infer_ops(const struct stave_shape *s, int n, int past, enum stave_dtype weights, struct stave_op *ops);
+/* The same for one forward of `n` new tokens of one sequence after `past` cached ones. weight_bytes: of one weight as
+ * packed, on average over the matrices (BF16: 2, Q8_0: 1.0625 …); cache_bytes: of one cached value. Each matrix is read once,
+ * and so is the visible cache; only the last token's logits are computed; of experts only those that n tokens can
+ * choose are read. dtype of the products: F32, BF16 or I8. */
+int stave_cost_infer_ops(const struct stave_shape *s, int n, int past, enum stave_dtype products, double weight_bytes, double cache_bytes, struct stave_op *ops);
 /* Rows of logits held in memory at a time: as few equal chunks of `rows` as keep them under 96 MiB, in multiples of 64. */
 int stave_cost_logit_rows(const struct stave_shape *s, int64_t rows, enum stave_dtype dtype);
 /* Bytes that one value of a byte-limited class moves ("norm" forward in bf16: 4 read + 2 written = 6): what an operation's

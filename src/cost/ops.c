@@ -253,9 +253,9 @@ int stave_cost_train_ops(const struct stave_shape *s, int B, int T, int micro, e
 	return l.n;
 }
 
-int stave_cost_infer_ops(const struct stave_shape *s, int n, int past, enum stave_dtype weights, struct stave_op *ops)
+int stave_cost_infer_ops(const struct stave_shape *s, int n, int past, enum stave_dtype products, double weight_bytes, double cache_bytes, struct stave_op *ops)
 {
-	struct list l = {.ops = ops, .dtype = weights, .count = 1};
+	struct list l = {.ops = ops, .dtype = products, .count = 1};
 	element(&l, "embed", "embed", STAVE_FORWARD, n, s->C);
 	l.count = s->L;
 	layer_forward(&l, s, 1, n, past, false);

@@ -13,7 +13,9 @@
 
 #include "base/arena.h"
 #include "base/err.h"
+#include "base/qtype.h"
 #include "cost/cost.h"
+#include "kernel/paged.h"
 
 /* ---- configs ---- */
 
@@ -107,7 +109,100 @@ struct stave_net_times {
 };
 struct stave_net_times stave_net_times(struct stave_net *n);
 
-/* ---- inference: forward with a cache (decode.c) ---- */
+/* ---- a model to run: GGUF file(s) or a Hugging Face directory, mapped (source.c) ---- */
+
+/* What a tensor is for. Fused tensors of files (GPT-2's c_attn, phi3's qkv_proj and gate_up_proj, GGUF's attn_qkv, stacked experts) are
+ * handed out as the parts listed here: blocks of rows. roles.h has the one table of their names in files. */
+enum stave_role {
+	STAVE_ROLE_EMBED, STAVE_ROLE_POSITIONS, STAVE_ROLE_TOKEN_TYPES, STAVE_ROLE_EMBED_NORM, STAVE_ROLE_NORM_F, STAVE_ROLE_HEAD,
+	/* per layer */
+	STAVE_ROLE_NORM1, STAVE_ROLE_Q, STAVE_ROLE_K, STAVE_ROLE_V, STAVE_ROLE_QNORM, STAVE_ROLE_KNORM, STAVE_ROLE_OUT, STAVE_ROLE_NORM1_POST,
+	STAVE_ROLE_NORM2, STAVE_ROLE_GATE, STAVE_ROLE_UP, STAVE_ROLE_DOWN, STAVE_ROLE_NORM2_POST,
+	STAVE_ROLE_ROUTER, STAVE_ROLE_EXPERT_GATE, STAVE_ROLE_EXPERT_UP, STAVE_ROLE_EXPERT_DOWN,
+	STAVE_ROLES
+};
+/* A matrix (rows, cols) as stored; logical row r is found by stave_weight_row. */
+struct stave_weight {
+	enum stave_qtype type;
+	int rows, cols;
+	const char *data;       /* of stored row 0 */
+	size_t row_bytes;       /* from one stored row to the next */
+	bool transposed;        /* GPT-2's Conv1D: the file holds (cols, rows), row_bytes apart; plain types only */
+	int permuted_heads;     /* GGUF `llama` q and k: rows of each of these heads are interleaved for rotary pairs; 0 = not. Row order
+	                         * handed out by stave_weight_row is half-split, which is what this program rotates */
+	const char *name;       /* in the file */
+};
+struct stave_source;
+struct stave_gguf;
+/* path: a .gguf file (any part of a split), or a directory with config.json and safetensors. Everything is validated against the
+ * shape: every tensor the family needs is there with the right size and type, before success. STAVE_ECONFIG names what is not supported. */
+int stave_source_open(struct stave_source **out, const char *path, struct stave_err *err);
+void stave_source_close(struct stave_source *s);
+const struct stave_shape *stave_source_shape(const struct stave_source *s);
+const struct stave_gguf *stave_source_gguf(const struct stave_source *s); /* NULL for a directory */
+/* 1 and *w set; 0 when the model has no such matrix (layer and expert are ignored where they mean nothing). HEAD of a tied model is EMBED. */
+int stave_source_weight(const struct stave_source *s, enum stave_role role, int layer, int expert, struct stave_weight *w);
+/* Row r's blocks, in w->type's file form: into the mapping, or into tmp (row bytes of `cols` in that type) when it had to be gathered. */
+const void *stave_weight_row(const struct stave_weight *w, int r, void *tmp);
+/* A gain (bias false; norms only) or the bias of a role, as floats in this program's row order (n = its length, checked at open; gemma's
+ * stored w is handed out as w + 1). 0 when absent, 1 when out (n) is set. */
+int stave_source_vector(const struct stave_source *s, enum stave_role role, bool bias, int layer, float *out, int n);
+/* Divisors of the rotary frequencies, (rope_dims or D)/2, beyond what the shape says (rope_freqs of a GGUF llama, longrope's lists, of which the
+ * long one is for contexts beyond the original); NULL = none. */
+const float *stave_source_rope_factors(const struct stave_source *s, int context);
+int64_t stave_source_params(const struct stave_source *s);  /* elements of all tensors */
+size_t stave_source_bytes(const struct stave_source *s);    /* bytes of all tensors as stored */
+enum stave_qtype stave_source_main_type(const struct stave_source *s); /* the type most elements have */
+uint64_t stave_source_hash(const struct stave_source *s);   /* fingerprint: names, shapes, types and samples of the bytes */
+
+/* ---- inference: forward with a paged cache (lm.c …) ---- */
+
+/* LoRA (Hu et al. 2021): a Hugging Face directory with adapter_config.json and adapter_model.safetensors; y += alpha/r B A x on the
+ * matrices it names. Belongs to models of one shape; immutable; used per sequence. */
+struct stave_adapter;
+int stave_adapter_open(struct stave_adapter **out, const char *dir, const struct stave_source *base, struct stave_err *err);
+void stave_adapter_close(struct stave_adapter *a);
+
+struct stave_lm_config {
+	const struct stave_source *source; /* stays open and mapped as long as the decoder: embedding rows are read from it */
+	enum stave_qtype type;      /* matrices are requantized to it; STAVE_QTYPE_COUNT = as stored. What a row length does not allow stays as stored */
+	enum stave_cache_type cache;
+	int pages;                  /* of STAVE_PAGE positions, over all layers and heads */
+	int context;                /* longest position; <= the shape's T_max */
+	int rows;                   /* most tokens in one call of run */
+};
+/* weights: packed matrices, vectors, rotary table. Equal to what open takes from the arena, to the byte. */
+struct stave_lm_memory {
+	size_t weights, cache, workspace, total;
+};
+struct stave_lm;
+int stave_lm_plan(const struct stave_lm_config *c, struct stave_lm_memory *m, struct stave_err *err);
+int stave_lm_open(struct stave_lm **out, const struct stave_lm_config *c, struct stave_arena *arena, struct stave_err *err);
+void stave_lm_close(struct stave_lm *d);
+/* The next n tokens of a sequence whose first `past` positions are in its pages: pages[i] (< config.pages) holds positions i * STAVE_PAGE …;
+ * there are enough for past + n. Encoders: past is 0 and the n tokens are the whole text. */
+struct stave_lm_rows {
+	const int32_t *ids;         /* (n) */
+	int n, past;
+	const int32_t *pages;
+	const struct stave_adapter *adapter; /* or NULL */
+	const float *hidden;        /* out: (n, C) after the last norm; in the workspace, until the next run */
+};
+/* One forward pass over the tokens of all entries; sum of n <= rows; no two entries write the same page. A row is computed as if alone,
+ * to the bit, whatever the other rows are and however its prompt was cut. */
+void stave_lm_run(struct stave_lm *d, struct stave_lm_rows *s, int n);
+/* Logits (n, V) of n rows of hidden states, soft-capped where the family does; each as if alone. */
+void stave_lm_logits(struct stave_lm *d, const float *const *hidden, int n, float *logits);
+void stave_lm_copy_page(struct stave_lm *d, int to, int from);
+/* Bytes that one token after `past` cached ones reads: matrices and cache. */
+double stave_lm_token_bytes(const struct stave_lm *d, int past);
+/* Seconds per class since the last call; resets. */
+struct stave_lm_times {
+	double matmul_s, attention_s, element_s;
+};
+struct stave_lm_times stave_lm_times(struct stave_lm *d);
+
+/* ---- the earlier decoder, until infer/ has moved to stave_lm ---- */
 
 struct stave_decoder_config {
 	struct stave_shape shape;

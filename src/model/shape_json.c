@@ -173,7 +173,7 @@ int stave_shape_load(struct stave_shape *s, const char *dir, struct stave_err *e
 		return rc;
 	const char *type = stave_json_str(j, "model_type", "");
 	for (int f = 0; f < STAVE_FAMILIES; f++)
-		if (!strcmp(type, family_names[f]))
+		if (family_names[f] && !strcmp(type, family_names[f]))
 			out.family = (enum stave_family)f;
 	int64_t v = 0;
 	if (out.family == STAVE_FAMILIES)

@@ -15,11 +15,18 @@
 
 struct stave_tokenizer;
 
-/* A tokenizer.json, or a directory that holds one, with tokenizer_config.json and chat_template.jinja beside it when
+/* A .gguf file, a tokenizer.json, or a directory that holds one, with tokenizer_config.json and chat_template.jinja beside it when
  * present. STAVE_ECORRUPT for a file that is wrong, STAVE_ECONFIG for a component that is not supported, by name. */
 int stave_tokenizer_load(struct stave_tokenizer **out, const char *path, struct stave_err *err);
 /* Writes tokenizer.json and tokenizer_config.json (with the chat template, if any) into dir, atomically each. */
 int stave_tokenizer_save(const struct stave_tokenizer *t, const char *dir, struct stave_err *err);
+/* tokenizer.ggml.* of an open GGUF: byte-level BPE (an unknown `pre` is STAVE_ECONFIG), SentencePiece-style BPE, Unigram, WordPiece. */
+struct stave_gguf;
+struct stave_gguf_writer;
+int stave_tokenizer_gguf(struct stave_tokenizer **out, const struct stave_gguf *g, struct stave_err *err);
+/* Writes tokenizer.ggml.* and the chat template; STAVE_ECONFIG names what GGUF cannot say (a pattern without a `pre` name …). The list of
+ * tokens is padded to `vocab` entries (the model's rows) with unused ones. */
+int stave_tokenizer_to_gguf(const struct stave_tokenizer *t, int vocab, struct stave_gguf_writer *w, struct stave_err *err);
 void stave_tokenizer_free(struct stave_tokenizer *t);
 
 /* 256 byte tokens, then <|endoftext|>. */
@@ -44,6 +51,11 @@ const char *stave_tokenizer_sha256(const struct stave_tokenizer *t); /* of the c
 int32_t stave_tokenizer_eos(const struct stave_tokenizer *t);    /* end of text / document separator, -1: none */
 int32_t stave_tokenizer_bos(const struct stave_tokenizer *t);    /* -1: none */
 bool stave_tokenizer_add_bos(const struct stave_tokenizer *t);   /* the model expects bos before the text */
+bool stave_tokenizer_add_eos(const struct stave_tokenizer *t);   /* and eos after it (encoders: cls and sep are bos and eos) */
+bool stave_tokenizer_is_stop(const struct stave_tokenizer *t, int32_t id); /* eos, eot, eom and generation_config's list: ends an answer */
+const char *stave_tokenizer_chat_template(const struct stave_tokenizer *t); /* NULL: none */
+/* Bytes that id decodes to in the middle of a text, special tokens as their names; *n their number. For token tries. */
+const char *stave_tokenizer_bytes(const struct stave_tokenizer *t, int32_t id, size_t *n);
 int32_t stave_tokenizer_find(const struct stave_tokenizer *t, const char *token, size_t n); /* id of an exact token text, -1 */
 bool stave_tokenizer_is_special(const struct stave_tokenizer *t, int32_t id);
 

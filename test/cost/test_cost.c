@@ -102,7 +102,7 @@ static void attention_counts_what_is_seen(void **state)
 			double want = 7 * 2 * 64 * 3 * 2 * 8 * count_pairs(news[a], 0, windows[w]); /* 2 products forward, 5 backward */
 			assert_true(fabs(sum_flops(ops, n, STAVE_OP_ATTENTION) - want) < 0.5);
 			for (int p = 0; p < 5; p++) {
-				n = stave_cost_infer_ops(&s, news[a], pasts[p], STAVE_F32, ops);
+				n = stave_cost_infer_ops(&s, news[a], pasts[p], STAVE_F32, 4, 4, ops);
 				assert_in_range(n, 1, STAVE_OPS_MAX);
 				want = 2 * 2 * 64 * 3 * 8 * count_pairs(news[a], pasts[p], windows[w]);
 				assert_true(fabs(sum_flops(ops, n, STAVE_OP_ATTENTION) - want) < 0.5);
