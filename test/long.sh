@@ -1,4 +1,4 @@
-# The long tier of ./check, read by it: what takes minutes each. Uses its functions run and skip.
+# The long tier of ./check, read by it: what takes minutes each. Uses its functions run, newest and skip.
 char=build/test/nanogpt_char
 if [ -e "$text" ]; then
 	run "nanoGPT, 2000 steps, f32, 2 threads" 1800 $char "$text" --threads 2
@@ -13,7 +13,7 @@ if [ -e "$text" ]; then
 	killed=$log/killed
 	$char "$text" --checkpoint-dir "$killed" --every 100 --kill-at 900 > "$log/kill" 2>&1
 	if [ $? = 137 ]; then
-		run "nanoGPT, kill -9 at step 900, resumed" 1800 $char "$text" --checkpoint-dir "$killed" --every 100 --resume
+		run "nanoGPT, kill -9 at step 900, resumed" 1800 $char "$text" --checkpoint-dir "$killed" --every 100 --resume "$(newest "$killed")"
 	else
 		run "nanoGPT, kill -9 at step 900" 10 false
 	fi

@@ -4,10 +4,10 @@
  * digits from many unrelated machines; this test holds every one it reaches against them and exits 1 on a miss.
  *
  *   nanogpt_char TEXT [layers heads iterations] [--dtype f32|bf16] [--recompute none|cheap|layer] [--threads N] [--micro N]
- *                [--checkpoint-dir DIR [--every N] [--resume]] [--kill-at N]
+ *                [--checkpoint-dir DIR [--every N] [--resume STEP]] [--kill-at N]
  *
  * Ranks come from mpirun. --kill-at raises SIGKILL in the middle of the run, after the step N; the same command with --resume must
- * then end in the same digits. */
+ * then continue at the checkpoint of STEP, which is judged too, and end in the same digits. */
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -218,8 +218,7 @@ struct arguments {
 	const char *text, *checkpoints;
 	int layers, heads, iterations;
 	const char *dtype, *recompute, *threads, *micro, *every;
-	bool resume;
-	int kill_at;
+	int resume_at, kill_at;
 };
 
 static int parse(struct arguments *a, int argc, char **argv)
@@ -238,9 +237,10 @@ static int parse(struct arguments *a, int argc, char **argv)
 			}
 		if (taken)
 			continue;
-		if (!strcmp(argv[i], "--resume"))
-			a->resume = true;
-		else if (!strcmp(argv[i], "--kill-at") && i + 1 < argc)
+		if (!strcmp(argv[i], "--resume") && i + 1 < argc) {
+			if ((a->resume_at = atoi(argv[++i])) < 1)
+				return -1;
+		} else if (!strcmp(argv[i], "--kill-at") && i + 1 < argc)
 			a->kill_at = atoi(argv[++i]);
 		else if (argv[i][0] == '-' || n > 3)
 			return -1;
@@ -261,7 +261,7 @@ static int configure(struct stave_config *c, const struct arguments *a, const ch
 	snprintf(runs, sizeof runs, "%s/runs", out);
 	const char *const values[][2] = {
 		{"model", "gpt2-124m"}, {"shape.layers", layers}, {"shape.heads", heads}, {"shape.channels", "128"}, {"shape.context", "64"},
-		{"shape.act", "gelu"}, {"shape.bias", "no"}, {"shape.tied", "yes"}, {"out", out}, {"runs", runs}, {"resume", a->resume ? "auto" : "no"},
+		{"shape.act", "gelu"}, {"shape.bias", "no"}, {"shape.tied", "yes"}, {"out", out}, {"runs", runs}, {"resume", a->resume_at ? "auto" : "no"},
 		{"threads", a->threads}, {"train.steps", steps}, {"train.batch", "12"}, {"train.micro_batch", a->micro}, {"train.seq", "64"},
 		{"train.lr", "1e-3"}, {"train.min_lr", "1e-4"}, {"train.warmup", "100"}, {"train.decay_steps", "2000"}, {"train.beta1", "0.9"},
 		{"train.beta2", "0.99"}, {"train.weight_decay", "0.1"}, {"train.clip", "1"}, {"train.dtype", a->dtype}, {"train.recompute", a->recompute},
@@ -286,6 +286,8 @@ static int run(const struct arguments *a, struct shakespeare *s, struct stave_co
 	if (!(rc = configure(&c, a, out, err)) && !(rc = stave_train_shape(&o, s->vocab, &job.shape, err)))
 		rc = stave_train_run(&job, &r, err);
 	if (!rc) {
+		if (a->resume_at)
+			judge(s, "resumed at", a->resume_at, (double)r.first_step, a->resume_at, 0);
 		if (s->root)
 			printf("%.1f s, %.0f tokens/s, losses %016llx, weights %016llx\n", r.seconds, r.tokens_per_s, (unsigned long long)r.losses_hash, (unsigned long long)r.weights_hash);
 		json_decref(r.receipt);
@@ -303,7 +305,7 @@ int main(int argc, char **argv)
 	char own[] = "/tmp/nanogpt_char.XXXXXX";
 	if (parse(&a, argc, argv)) {
 		fprintf(stderr, "usage: nanogpt_char TEXT [layers heads iterations] [--dtype f32|bf16] [--recompute none|cheap|layer] [--threads N] "
-		                "[--micro N] [--checkpoint-dir DIR [--every N] [--resume]] [--kill-at N]\n");
+		                "[--micro N] [--checkpoint-dir DIR [--every N] [--resume STEP]] [--kill-at N]\n");
 		return 2;
 	}
 	if (stave_comm_open(&comm, &err) || load_text(&s, a.text, &err)) {
