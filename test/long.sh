@@ -3,15 +3,18 @@ char=build/test/nanogpt_char
 if [ -e "$text" ]; then
 	run "nanoGPT, 2000 steps, f32, 2 threads" 1800 $char "$text" --threads 2
 	run "nanoGPT, 2000 steps, f32, 1 thread" 1800 $char "$text" --threads 1
-	grep -q avx512_bf16 /proc/cpuinfo && run "nanoGPT, 2000 steps, bf16" 1800 $char "$text" --dtype bf16 ||
+	if grep -q avx512_bf16 /proc/cpuinfo; then
+		run "nanoGPT, 2000 steps, bf16" 1800 $char "$text" --dtype bf16
+	else
 		skip "nanoGPT, bf16" "this CPU has no bf16 products"
+	fi
 	run "nanoGPT, 500 steps, recompute cheap" 900 $char "$text" 4 4 500 --recompute cheap
 	run "nanoGPT, 500 steps, recompute layer" 900 $char "$text" 4 4 500 --recompute layer
 	for ranks in 2 3 4; do
 		run "nanoGPT, 2000 steps, $ranks ranks" 3600 mpirun --oversubscribe -n $ranks $char "$text" --threads 1
 	done
 	killed=$log/killed
-	$char "$text" --checkpoint-dir "$killed" --every 100 --kill-at 900 > "$log/kill" 2>&1
+	$char "$text" --checkpoint-dir "$killed" --every 100 --kill-at 900 > "$log/kill" 2>&1 < /dev/null
 	if [ $? = 137 ]; then
 		run "nanoGPT, kill -9 at step 900, resumed" 1800 $char "$text" --checkpoint-dir "$killed" --every 100 --resume "$(newest "$killed")"
 	else
@@ -21,11 +24,12 @@ else
 	skip "the published nanoGPT run" "needs $text"
 fi
 STAVE_KILLS=50 run "50 random kills" 1800 build/test/train/test_run
+# an input that breaks something stays in build/fuzz, for -runs=1 and the debugger
 if make -j2 FUZZ=1 CC=clang BUILD=build/fuzz fuzz; then
 	for f in build/fuzz/fuzz/*/fuzz_*; do
 		case $f in *.d) continue ;; esac
 		mkdir -p "$log/corpus"
-		run "fuzz ${f#build/fuzz/fuzz/}, a minute" 120 "$f" -max_total_time=60 -rss_limit_mb=4096 -timeout=20 "$log/corpus"
+		run "fuzz ${f#build/fuzz/fuzz/}, a minute" 120 "$f" -max_total_time=60 -rss_limit_mb=4096 -timeout=20 -artifact_prefix="build/fuzz/${f##*/}-" "$log/corpus"
 		rm -rf "$log/corpus"
 	done
 else
