@@ -84,12 +84,12 @@ static int lines(const char *run)
 	return n;
 }
 
-static void await_lines(const char *run, int n)
+static void await_lines(const char *run, int n, const char *talk)
 {
 	double until = stave_now_s() + WAIT_S;
 	while (lines(run) < n) {
 		if (stave_now_s() > until)
-			fail_msg("%s did not reach %d lines of metrics: %s", run, n, text_of("talk"));
+			fail_msg("%s did not reach %d lines of metrics: %s", run, n, text_of(talk));
 		usleep(1000);
 	}
 }
@@ -111,7 +111,7 @@ static void stopped_by(int sig, int status, const char *word, const char *out)
 {
 	char path[STAVE_PATH], name[128];
 	pid_t pid = start("exec \"$stave\" train " RUN " --train.steps 400 --out %s > out 2> talk < /dev/null", out);
-	await_lines(out, 50);
+	await_lines(out, 50, "talk");
 	kill(pid, sig);
 	int got = end(pid);
 	if (got != status)
@@ -146,7 +146,7 @@ static void a_signal_leaves_a_checkpoint(void **state)
 static void a_second_interrupt_kills(void **state)
 {
 	pid_t pid = start("exec \"$stave\" train " RUN " --train.steps 1000000 --train.batch 2048 --train.micro_batch 64 --out hurried > out 2> talk < /dev/null");
-	await_lines("hurried", 1); /* then it is in the second of its long steps */
+	await_lines("hurried", 1, "talk"); /* then it is in the second of its long steps */
 	kill(pid, SIGINT);
 	usleep(20000); /* two at once would be one */
 	kill(pid, SIGINT);
@@ -178,7 +178,8 @@ static void lose_rank(int victim, const char *out)
 	                       "exec timeout -k 5 %d mpirun --oversubscribe --enable-recovery -n 3 sh -c 'trap : TERM; r=$OMPI_COMM_WORLD_RANK; "
 	                       "sh -c \"echo \\$\\$ > %s.pid.$r; exec $stave train " RUN " --train.steps 1000000 --out %s\" > %s.said.$r 2>&1; "
 	                       "echo \"exit $?\" >> %s.said.$r' > mpirun.out 2>&1 < /dev/null", WAIT_S, out, out, out, out);
-	await_lines(out, 20);
+	snprintf(name, sizeof name, "%s.said.0", out);
+	await_lines(out, 20, name);
 	snprintf(name, sizeof name, "%s.pid.%d", out, victim);
 	int pid = atoi(text_of(name)), before = lines(out);
 	assert_true(pid > 1);
