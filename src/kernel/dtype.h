@@ -43,6 +43,28 @@ static inline float stave_f16_to_f32(uint16_t h)
 	return f;
 }
 
+/* Round to nearest even; beyond 65504 (as rounded) it is an infinity; a NaN stays a quiet NaN. */
+static inline uint16_t stave_f32_to_f16(float f)
+{
+	uint32_t u, sign, a;
+	memcpy(&u, &f, 4);
+	sign = u >> 16 & 0x8000;
+	a = u & 0x7fffffffu;
+	if (a > 0x7f800000u)
+		return (uint16_t)(sign | 0x7e00 | (a >> 13 & 1023));
+	if (a >= 0x477ff000u)
+		return (uint16_t)(sign | 0x7c00);
+	if (a < 0x38800000u) { /* zero or subnormal: next to 0.5 a float counts in 2^-24 */
+		float m;
+		memcpy(&m, &a, 4);
+		m += 0.5f;
+		memcpy(&a, &m, 4);
+		return (uint16_t)(sign | (a - 0x3f000000u));
+	}
+	a += 0xfff + (a >> 13 & 1);
+	return (uint16_t)(sign | (a - 0x38000000u) >> 13);
+}
+
 /* Element i of an array of activations (f32 or bf16), for the reference kernels. */
 static inline float stave_get(enum stave_dtype dt, const void *x, size_t i)
 {
