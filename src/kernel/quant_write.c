@@ -332,6 +332,35 @@ static void refit_affine(struct affine *a, const struct block *s)
 	}
 }
 
+static float line_error(const float *x, const float *w, int n, float d, float m, float hi)
+{
+	float inverse = d == 0 ? 0 : 1 / d;
+	vec sum = {0};
+	for (int i = 0; i < n; i += 4) {
+		vec v = *(const vec *)(x + i) - m, e = v - d * round_within(v * inverse, splat(0), splat(hi));
+		sum += *(const vec *)(w + i) * e * e;
+	}
+	return total(sum);
+}
+
+/* Of the scale and the minimum of group g and their neighbours, the best pair: rounding each alone is not the best for both. */
+static void nudge(struct affine *a, const struct block *s, int g, int hi)
+{
+	float best = INFINITY;
+	int scale = a->scale[g], min = a->min[g];
+	for (int i = scale - 1; i <= scale + 1; i++)
+		for (int j = min - 1; j <= min + 1; j++) {
+			if (i < 0 || i > 63 || j < 0 || j > 63)
+				continue;
+			float e = line_error(s->x + g * 32, s->w + g * 32, 32, a->d * (float)i, -a->dmin * (float)j, (float)hi);
+			if (e < best) {
+				best = e;
+				a->scale[g] = (uint8_t)i;
+				a->min[g] = (uint8_t)j;
+			}
+		}
+}
+
 static void fit_affine(uint8_t *b, struct affine *a, const struct block *s, int hi)
 {
 	struct line l[8];
@@ -347,6 +376,8 @@ static void fit_affine(uint8_t *b, struct affine *a, const struct block *s, int 
 		a->scale[g] = (uint8_t)to_steps(l[g].d, a->d, 0, 63);
 		a->min[g] = (uint8_t)to_steps(-l[g].m, a->dmin, 0, 63);
 	}
+	for (int g = 0; g < 8; g++)
+		nudge(a, s, g, hi);
 	choose_affine(a, s, hi);
 	refit_affine(a, s);
 	a->d = store_half(b, a->d, s->unit);
