@@ -115,22 +115,26 @@ static void scale_sums(const float *x, const float *w, int n, float inverse, flo
 	*qq = total(sq);
 }
 
-/* The best d. Candidates put the value of greatest magnitude at k = lo - 2 … lo + 2 and hi - 2 … hi + 2 in quarters; and at
- * every integer in `exact` fits, so that values which are d times integers already keep their d. */
-static float fit_scale(const float *x, const float *w, int n, int lo, int hi, bool exact)
+static float greatest(const float *x, int n)
 {
-	float extreme = 0, best = 0, d = 0;
+	float extreme = 0;
 	for (int i = 0; i < n; i++)
 		if (fabsf(x[i]) > fabsf(extreme))
 			extreme = x[i];
+	return extreme;
+}
+
+/* The best d. Candidates put the value of greatest magnitude at k = lo - 2 … lo + 2 and hi - 2 … hi + 2 in halves. */
+static float fit_scale(const float *x, const float *w, int n, int lo, int hi)
+{
+	float extreme = greatest(x, n), best = 0, d = 0;
 	if (extreme == 0)
 		return 0;
-	for (int quarters = 4 * (lo - 2); quarters <= 4 * (hi + 2); quarters++) {
-		bool near = quarters <= 4 * (lo + 2) || quarters >= 4 * (hi - 2);
-		if (!quarters || (!near && (!exact || quarters % 4)))
-			continue;
+	for (int halves = 2 * (lo - 2); halves <= 2 * (hi + 2); halves++) {
+		if (halves == 2 * (lo + 2) + 1)
+			halves = 2 * (hi - 2);
 		float xq, qq;
-		scale_sums(x, w, n, (float)quarters / (4 * extreme), (float)lo, (float)hi, &xq, &qq);
+		scale_sums(x, w, n, (float)halves / (2 * extreme), (float)lo, (float)hi, &xq, &qq);
 		/* sum w (x - d q)² is least at d = xq/qq, and less than sum w x² by xq²/qq */
 		if (qq > 0 && xq * xq > best * qq) {
 			best = xq * xq / qq;
@@ -138,6 +142,28 @@ static float fit_scale(const float *x, const float *w, int n, int lo, int hi, bo
 		}
 	}
 	return d;
+}
+
+/* The d of 32 values that are d times integers as they stand, d an f16; 0 if there is none. What was read from such a block is
+ * written back unchanged. */
+static float exact_scale(const struct block *s, int lo, int hi)
+{
+	float extreme = greatest(s->x, 32);
+	for (int k = lo; k <= hi && extreme != 0; k++) {
+		float d = k ? extreme / (float)k : 0, h = d * s->unit;
+		if (d == 0 || stave_f16_to_f32(stave_f32_to_f16(h)) != h)
+			continue;
+		int i = 0;
+		while (i < 32) {
+			float q = s->x[i] / d;
+			if (q < (float)lo || q > (float)hi || (float)(int)q != q)
+				break;
+			i++;
+		}
+		if (i == 32)
+			return d;
+	}
+	return 0;
 }
 
 /* ---- value = d q + m, 0 <= q <= hi ---- */
@@ -166,7 +192,7 @@ static struct line_sums line_sums(const float *x, const float *w, int n, float m
 static float solve_line(const struct line_sums *s, float sum_w, float sum_x, float top, struct line *l)
 {
 	float det = sum_w * s->qq - s->q * s->q;
-	if (det <= 0)
+	if (det <= 1e-6f * sum_w * s->qq) /* all integers are the same */
 		return -1;
 	l->d = (sum_w * s->xq - sum_x * s->q) / det;
 	l->m = (s->qq * sum_x - s->q * s->xq) / det;
@@ -192,6 +218,7 @@ static struct line fit_line(const float *x, const float *w, int n, int hi, float
 	struct line chosen = {0, min};
 	if (max <= min)
 		return chosen;
+	chosen.d = (max - min) / (float)hi;
 	for (int tenths = -10; tenths <= 10; tenths++) {
 		struct line l = {0, 0};
 		struct line_sums s = line_sums(x, w, n, min, ((float)hi + (float)tenths / 10) / (max - min), (float)hi);
@@ -212,8 +239,9 @@ static void choose(uint8_t *q, const float *x, int n, float d, float m, int lo, 
 	float inverse = d == 0 ? 0 : 1 / d;
 	for (int i = 0; i < n; i += 4) {
 		vec v = round_within((*(const vec *)(x + i) - m) * inverse, splat((float)lo), splat((float)hi));
+		ivec k = __builtin_convertvector(v, ivec) - lo;
 		for (int j = 0; j < 4; j++)
-			q[i + j] = (uint8_t)((int)v[j] - lo);
+			q[i + j] = (uint8_t)k[j];
 	}
 }
 
@@ -249,21 +277,26 @@ static void q8_0(uint8_t *b, const float *x)
 	}
 }
 
+/* Q4_0 and Q5_0: the scale, and q = integers - lo. */
+static void q45_0(uint8_t *b, const float *x, int lo, int hi, uint8_t q[32])
+{
+	struct block s;
+	load(&s, x, 32);
+	float d = exact_scale(&s, lo, hi);
+	if (d == 0)
+		d = fit_scale(s.x, s.w, 32, lo, hi);
+	choose(q, s.x, 32, store_half(b, d, s.unit), 0, lo, hi);
+}
 static void q4_0(uint8_t *b, const float *x)
 {
-	struct block s;
 	uint8_t q[32];
-	load(&s, x, 32);
-	choose(q, s.x, 32, store_half(b, fit_scale(s.x, s.w, 32, -8, 7, true), s.unit), 0, -8, 7);
+	q45_0(b, x, -8, 7, q);
 	put_nibbles(b + 2, q);
 }
-
 static void q5_0(uint8_t *b, const float *x)
 {
-	struct block s;
 	uint8_t q[32];
-	load(&s, x, 32);
-	choose(q, s.x, 32, store_half(b, fit_scale(s.x, s.w, 32, -16, 15, true), s.unit), 0, -16, 15);
+	q45_0(b, x, -16, 15, q);
 	put_fifths(b + 2, q);
 	put_nibbles(b + 6, q);
 }
@@ -462,7 +495,7 @@ static void q6_k(uint8_t *b, const float *x)
 	uint8_t q[SUPER];
 	load(&s, x, SUPER);
 	for (int g = 0; g < 16; g++) {
-		scale[g] = fit_scale(s.x + g * 16, s.w + g * 16, 16, -32, 31, false);
+		scale[g] = fit_scale(s.x + g * 16, s.w + g * 16, 16, -32, 31);
 		if (fabsf(scale[g]) > fabsf(extreme))
 			extreme = scale[g];
 	}
