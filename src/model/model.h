@@ -63,6 +63,9 @@ void stave_weights_init(const struct stave_layout *l, float *p, uint64_t seed);
 
 /* cos and sin by position: table (positions, D/2, 2), as kernel.h's rope wants it; the family's scaling applied. */
 void stave_rope_table(const struct stave_shape *s, int positions, float *table);
+/* The same for any family: table (positions, (rope_dims or D)/2, 2). local: of the layers with a window (rope_local, unscaled); else the
+ * frequencies are divided by `factors` ((rope_dims or D)/2, or NULL); rope_mscale is in the values. */
+void stave_rope_angles(const struct stave_shape *s, bool local, const float *factors, int positions, float *table);
 
 /* ---- training: forward and backward (net.c, net_forward.c, net_backward.c) ---- */
 

@@ -16,14 +16,19 @@ static double scaled(const struct stave_shape *s, double f)
 	return keep * f + (1 - keep) * f / s->rope_factor;
 }
 
-void stave_rope_table(const struct stave_shape *s, int positions, float *table)
+void stave_rope_angles(const struct stave_shape *s, bool local, const float *factors, int positions, float *table)
 {
-	int half = s->D / 2;
+	int dims = s->rope_dims ? s->rope_dims : s->D, half = dims / 2;
+	double size = s->rope_mscale > 0 ? (double)s->rope_mscale : 1;
+#pragma omp parallel for schedule(static)
 	for (int i = 0; i < half; i++) {
-		double f = scaled(s, pow(s->rope_theta, -2.0 * i / s->D));
+		double f = pow(local ? s->rope_local : s->rope_theta, -2.0 * i / dims);
+		f = local ? f : scaled(s, f) / (factors ? (double)factors[i] : 1);
 		for (int t = 0; t < positions; t++) {
-			table[((size_t)t * (size_t)half + (size_t)i) * 2] = (float)cos(t * f);
-			table[((size_t)t * (size_t)half + (size_t)i) * 2 + 1] = (float)sin(t * f);
+			table[((size_t)t * (size_t)half + (size_t)i) * 2] = (float)(size * cos(t * f));
+			table[((size_t)t * (size_t)half + (size_t)i) * 2 + 1] = (float)(size * sin(t * f));
 		}
 	}
 }
+
+void stave_rope_table(const struct stave_shape *s, int positions, float *table) { stave_rope_angles(s, false, NULL, positions, table); }
