@@ -86,11 +86,11 @@ static double pairs(int64_t n, int64_t past, int window)
 }
 
 /* Forward: q·k and p·v. Backward: five products, s = q·k again, dv, dp, dq, dk. */
-static void attention(struct list *l, const struct stave_shape *s, enum stave_pass pass, int64_t B, int64_t n, int64_t past)
+static void attention(struct list *l, const struct stave_shape *s, enum stave_pass pass, int64_t B, int64_t n)
 {
-	double e = (double)stave_dtype_bytes(l->dtype), D = s->D, p = pairs(n, past, s->window);
+	double e = (double)stave_dtype_bytes(l->dtype), D = s->D, p = pairs(n, 0, s->window);
 	double products = pass == STAVE_FORWARD ? 2 : 5, rows = (double)B * s->H * (double)n;
-	double kv_rows = (double)B * s->K * (double)(n + past);
+	double kv_rows = (double)B * s->K * (double)n;
 	double bytes = e * D * 2 * (rows + kv_rows); /* q, o; k, v */
 	if (pass != STAVE_FORWARD)
 		bytes += D * (e * rows + 4 * rows + 2 * 4 * kv_rows); /* do; dq; dk, dv */
@@ -109,12 +109,13 @@ static struct widths widths_of(const struct stave_shape *s)
 {
 	return (struct widths){.C = s->C, .q = (int64_t)s->H * s->D, .qk = ((int64_t)s->H + s->K) * s->D,
 	                       .qkv = ((int64_t)s->H + 2 * (int64_t)s->K) * s->D,
-	                       .up = s->act == STAVE_SWIGLU ? 2 * (int64_t)s->I : s->I, .I = s->I};
+	                       .up = stave_act_gated(s->act) ? 2 * (int64_t)s->I : s->I, .I = s->I};
 }
 
 static void activation(struct list *l, const struct stave_shape *s, enum stave_pass pass, int64_t rows)
 {
-	static const char *const rates[] = {[STAVE_GELU_TANH] = "gelu", [STAVE_GELU_EXACT] = "gelu_exact", [STAVE_SWIGLU] = "swiglu"};
+	/* GEGLU moves what SwiGLU moves and computes about as much */
+	static const char *const rates[] = {[STAVE_GELU_TANH] = "gelu", [STAVE_GELU_EXACT] = "gelu_exact", [STAVE_SWIGLU] = "swiglu", [STAVE_GEGLU] = "swiglu"};
 	element(l, "activation", rates[s->act], pass, rows, s->I);
 }
 
@@ -128,23 +129,21 @@ static void positions(struct list *l, const struct stave_shape *s, enum stave_pa
 }
 
 /* Biases ride in the products. Before a product adds a sublayer's output, the residual stream is copied, since backward
- * wants it as it was; inference adds in place. */
-static void layer_forward(struct list *l, const struct stave_shape *s, int64_t B, int64_t n, int64_t past, bool train)
+ * wants it as it was. */
+static void layer_forward(struct list *l, const struct stave_shape *s, int64_t B, int64_t n)
 {
 	struct widths w = widths_of(s);
 	int64_t rows = B * n;
 	element(l, "norm1", "norm", STAVE_FORWARD, rows, w.C);
 	matmul(l, "qkv", STAVE_FORWARD, TYPED, rows, w.qkv, w.C);
 	positions(l, s, STAVE_FORWARD, rows);
-	attention(l, s, STAVE_FORWARD, B, n, past);
-	if (train)
-		element(l, "residual1", "copy", STAVE_FORWARD, rows, w.C);
+	attention(l, s, STAVE_FORWARD, B, n);
+	element(l, "residual1", "copy", STAVE_FORWARD, rows, w.C);
 	matmul(l, "out", STAVE_FORWARD, ADDED, rows, w.C, w.q);
 	element(l, "norm2", "norm", STAVE_FORWARD, rows, w.C);
 	matmul(l, "up", STAVE_FORWARD, TYPED, rows, w.up, w.C);
 	activation(l, s, STAVE_FORWARD, rows);
-	if (train)
-		element(l, "residual2", "copy", STAVE_FORWARD, rows, w.C);
+	element(l, "residual2", "copy", STAVE_FORWARD, rows, w.C);
 	matmul(l, "down", STAVE_FORWARD, ADDED, rows, w.C, w.I);
 }
 
@@ -166,7 +165,7 @@ static void layer_backward(struct list *l, const struct stave_shape *s, int64_t 
 	linear_backward(l, "up", s->mlp_bias ? "up_bias" : NULL, rows, w.up, w.C);
 	element(l, "norm2", "norm", STAVE_DGRAD, rows, w.C);
 	linear_backward(l, "out", s->out_bias ? "out_bias" : NULL, rows, w.C, w.q);
-	attention(l, s, STAVE_DGRAD, B, T, 0);
+	attention(l, s, STAVE_DGRAD, B, T);
 	positions(l, s, STAVE_DGRAD, rows);
 	if (l->dtype != STAVE_F32)
 		element(l, "qkv_grad", "convert", STAVE_DGRAD, rows, w.qkv);
@@ -183,7 +182,7 @@ static void layer_recompute(struct list *l, const struct stave_shape *s, int64_t
 		element(l, "norm2", "norm", STAVE_FORWARD, rows, s->C);
 		activation(l, s, STAVE_FORWARD, rows);
 	} else if (re == STAVE_RECOMPUTE_LAYER) {
-		layer_forward(l, s, B, T, 0, true);
+		layer_forward(l, s, B, T);
 	}
 }
 
@@ -234,7 +233,7 @@ int stave_cost_train_ops(const struct stave_shape *s, int B, int T, int micro, e
 	int64_t rows = (int64_t)B * T, layers = (int64_t)micro * s->L;
 	element(&l, "embed", "embed", STAVE_FORWARD, rows, s->C);
 	l.count = layers;
-	layer_forward(&l, s, B, T, 0, true);
+	layer_forward(&l, s, B, T);
 	l.count = micro;
 	element(&l, "norm_f", "norm", STAVE_FORWARD, rows, s->C);
 	classifier(&l, s, rows, micro);
@@ -253,14 +252,87 @@ int stave_cost_train_ops(const struct stave_shape *s, int B, int T, int micro, e
 	return l.n;
 }
 
+/* ---- inference ---- */
+
+struct inference {
+	struct list l;
+	const struct stave_shape *s;
+	int64_t n, past;
+	enum stave_dtype products;
+	double weight_bytes, cache_bytes;
+};
+
+/* `times` products of rows (which need not be whole: an average) with a stored matrix (out, in). The operand is as wide as the products' type. */
+static void stored(struct inference *f, const char *name, double rows, int64_t out, int64_t in, int64_t times)
+{
+	double weights = (double)out * (double)in;
+	f->l.ops[f->l.n++] = (struct stave_op){.name = name, .rate = "matmul", .kind = STAVE_OP_MATMUL, .pass = STAVE_FORWARD, .dtype = f->products,
+		.m = rows < 1 ? 1 : (int64_t)rows, .n = out, .k = in, .count = times, .flops = 2 * rows * weights,
+		.bytes = weights * f->weight_bytes + rows * ((double)in * (double)stave_dtype_bytes(f->products) + 4 * (double)out)};
+}
+
+/* `layers` layers whose rows see the last `window` positions (0: all). The visible cache is read once. Narrow caches are multiplied in bf16. */
+static void cached_attention(struct inference *f, int window, int64_t layers)
+{
+	const struct stave_shape *s = f->s;
+	double n = (double)f->n, past = (double)f->past, rows = n * s->H, seen = n + past;
+	if (window && seen > window + n - 1)
+		seen = window + n - 1;
+	double scores = s->encoder ? n * n : pairs(f->n, f->past, window);
+	if (layers)
+		f->l.ops[f->l.n++] = (struct stave_op){.name = "attention", .rate = "attention", .kind = STAVE_OP_ATTENTION, .pass = STAVE_FORWARD,
+			.dtype = f->cache_bytes >= 4 ? STAVE_F32 : STAVE_BF16, .m = s->H, .n = f->n, .k = s->D, .count = layers,
+			.flops = 4 * s->D * scores * s->H, .bytes = 2 * s->D * (4 * rows + f->cache_bytes * s->K * seen)};
+}
+
+/* Of E experts n tokens can choose at most n times the used ones; each that is chosen is read once. */
+static void feed_forward(struct inference *f, const struct widths *w)
+{
+	const struct stave_shape *s = f->s;
+	int64_t rows = f->n, choices = rows * s->experts_used, chosen = choices < s->experts ? choices : s->experts;
+	if (!s->experts) {
+		stored(f, "up", (double)rows, w->up, w->C, s->L);
+		activation(&f->l, s, STAVE_FORWARD, rows);
+		stored(f, "down", (double)rows, w->C, w->I, s->L);
+		return;
+	}
+	double each = (double)choices / (double)chosen;
+	stored(f, "router", (double)rows, s->experts, w->C, s->L);
+	stored(f, "expert_up", each, w->up, w->C, s->L * chosen);
+	activation(&f->l, s, STAVE_FORWARD, choices);
+	stored(f, "expert_down", each, w->C, w->I, s->L * chosen);
+	element(&f->l, "experts", "copy", STAVE_FORWARD, choices, w->C);
+}
+
+/* Elementwise work is in f32 whatever the products are. Of layers with a pattern one in window_pattern sees everything. */
+static void infer_layers(struct inference *f)
+{
+	const struct stave_shape *s = f->s;
+	struct widths w = widths_of(s);
+	int64_t all = !s->window ? s->L : s->window_pattern ? s->L / s->window_pattern : 0;
+	f->l.count = s->L;
+	element(&f->l, "norm1", "norm", STAVE_FORWARD, f->n, w.C);
+	stored(f, "qkv", (double)f->n, w.qkv, w.C, s->L);
+	positions(&f->l, s, STAVE_FORWARD, f->n);
+	cached_attention(f, 0, all);
+	cached_attention(f, s->window, s->L - all);
+	stored(f, "out", (double)f->n, w.C, w.q, s->L);
+	element(&f->l, "norm2", "norm", STAVE_FORWARD, f->n, w.C);
+	feed_forward(f, &w);
+	if (s->sandwich)
+		for (int i = 0; i < 2; i++)
+			element(&f->l, i ? "norm2_post" : "norm1_post", "norm", STAVE_FORWARD, f->n, w.C);
+}
+
 int stave_cost_infer_ops(const struct stave_shape *s, int n, int past, enum stave_dtype products, double weight_bytes, double cache_bytes, struct stave_op *ops)
 {
-	struct list l = {.ops = ops, .dtype = products, .count = 1};
-	element(&l, "embed", "embed", STAVE_FORWARD, n, s->C);
-	l.count = s->L;
-	layer_forward(&l, s, 1, n, past, false);
-	l.count = 1;
-	element(&l, "norm_f", "norm", STAVE_FORWARD, n, s->C);
-	matmul(&l, "head", STAVE_FORWARD, TYPED, 1, stave_shape_vpad(s), s->C); /* only the last token's logits are wanted */
-	return l.n;
+	struct inference f = {.l = {.ops = ops, .dtype = STAVE_F32, .count = 1}, .s = s, .n = n, .past = past, .products = products,
+	                      .weight_bytes = weight_bytes, .cache_bytes = cache_bytes};
+	element(&f.l, "embed", "embed", STAVE_FORWARD, n, s->C);
+	infer_layers(&f);
+	f.l.count = 1;
+	element(&f.l, s->encoder ? "embed_norm" : "norm_f", "norm", STAVE_FORWARD, n, s->C);
+	if (!s->encoder)
+		stored(&f, "head", 1, stave_shape_vpad(s), s->C, 1);
+	return f.l.n;
 }

@@ -69,23 +69,29 @@ int stave_shape_check(const struct stave_shape *s, struct stave_err *err)
 	return 0;
 }
 
-/* Each term is one tensor, in file order. */
+/* Feed-forward parameters of a layer: one block of matrices, or a router and one block per expert. */
+static int64_t feed_forward_params(const struct stave_shape *s)
+{
+	int64_t C = s->C, I = s->I, up = stave_act_gated(s->act) ? 2 * I : I, block = up * C + C * I;
+	if (s->mlp_bias)
+		block += up + C;
+	return s->experts ? s->experts * (C + block) : block;
+}
+
+/* Each term is one tensor. An encoder has a norm after the embedding instead of the last one, and no classifier. */
 int64_t stave_shape_params(const struct stave_shape *s)
 {
-	int64_t C = s->C, I = s->I, q = (int64_t)s->H * s->D, qkv = ((int64_t)s->H + 2 * (int64_t)s->K) * s->D;
-	int64_t up = s->act == STAVE_SWIGLU ? 2 * I : I;
+	int64_t C = s->C, q = (int64_t)s->H * s->D, qkv = ((int64_t)s->H + 2 * (int64_t)s->K) * s->D;
 	int64_t norm = s->layernorm && s->norm_bias ? 2 * C : C;
-	int64_t layer = norm + qkv * C + C * q + norm + up * C + C * I;
+	int64_t layer = (s->sandwich ? 4 : 2) * norm + qkv * C + C * q + feed_forward_params(s);
 	if (s->qkv_bias)
 		layer += qkv;
 	if (s->qk_norm)
 		layer += 2 * (int64_t)s->D;
 	if (s->out_bias)
 		layer += C;
-	if (s->mlp_bias)
-		layer += up + C;
-	int64_t embedding = (int64_t)s->V * C;
-	return embedding + (s->learned_pos ? s->T_max * C : 0) + s->L * layer + norm + (s->tied ? 0 : embedding);
+	int64_t embedding = (int64_t)s->V * C, looked_up = (s->learned_pos ? s->T_max * C : 0) + s->token_types * C;
+	return embedding + looked_up + s->L * layer + norm + (s->tied || s->encoder ? 0 : embedding);
 }
 
 /* N leaves out what is only looked up and never multiplied: learned positions, and an embedding that is not also the

@@ -44,13 +44,28 @@ static void published_parameter_counts(void **state)
 	assert_int_equal(stave_shape_params(&s), 596049920);
 }
 
-static void flops_per_token_follow_palm(void **state)
+/* Published sizes: Gemma 2 2B, Gemma 3 1B, Phi-3 mini, Mixtral 8x7B, Qwen3 30B-A3B, and BERT base without its pooler. */
+static void published_counts_of_families_that_run(void **state)
 {
-	struct stave_shape s = gpt2(12, 768, 12, 50257, 1024);
-	/* positions are looked up, not multiplied: 124,439,808 - 1024·768 */
-	assert_true(stave_train_flops_per_token(&s, 1024) == 6.0 * 123653376 + 12.0 * 12 * 768 * 1024);
-	s.tied = false; /* an embedding beside the classifier is looked up too: no more work than before */
-	assert_true(stave_train_flops_per_token(&s, 1024) == 6.0 * 123653376 + 12.0 * 12 * 768 * 1024);
+	struct stave_shape s = llama(26, 2304, 8, 4, 256, 9216, 256000);
+	s.act = STAVE_GEGLU;
+	s.sandwich = s.tied = true;
+	assert_int_equal(stave_shape_params(&s), 2614341888);
+	s = llama(26, 1152, 4, 1, 256, 6912, 262144);
+	s.act = STAVE_GEGLU;
+	s.sandwich = s.tied = s.qk_norm = true;
+	assert_int_equal(stave_shape_params(&s), 999885952);
+	s = llama(32, 3072, 32, 32, 96, 8192, 32064);
+	assert_int_equal(stave_shape_params(&s), 3821079552);
+	s = llama(32, 4096, 32, 8, 128, 14336, 32000);
+	s.experts = 8, s.experts_used = 2;
+	assert_int_equal(stave_shape_params(&s), 46702792704);
+	s = llama(48, 2048, 32, 4, 128, 768, 151936);
+	s.experts = 128, s.experts_used = 8, s.qk_norm = true;
+	assert_int_equal(stave_shape_params(&s), 30532122624);
+	s = gpt2(12, 768, 12, 30522, 512);
+	s.encoder = true, s.token_types = 2, s.act = STAVE_GELU_EXACT;
+	assert_int_equal(stave_shape_params(&s), 109482240 - 590592);
 }
 
 static double sum_flops(const struct stave_op *ops, int n, enum stave_op_kind kind)
@@ -60,6 +75,57 @@ static double sum_flops(const struct stave_op *ops, int n, enum stave_op_kind ki
 		if (ops[i].kind == kind)
 			sum += ops[i].flops * (double)ops[i].count;
 	return sum;
+}
+
+static double sum_bytes(const struct stave_op *ops, int n, enum stave_op_kind kind)
+{
+	double sum = 0;
+	for (int i = 0; i < n; i++)
+		if (ops[i].kind == kind)
+			sum += ops[i].bytes * (double)ops[i].count;
+	return sum;
+}
+
+/* One token of Mixtral reads the matrices of two experts of eight, once, and of the cache what its window shows. */
+static void a_token_reads_each_weight_once(void **state)
+{
+	struct stave_op ops[STAVE_OPS_MAX];
+	struct stave_shape s = llama(32, 4096, 32, 8, 128, 14336, 32000);
+	s.experts = 8, s.experts_used = 2;
+	double shared = 32 * (4096.0 * (32 + 16) * 128 + 4096.0 * 4096 + 8 * 4096) + 32000.0 * 4096, expert = 32 * 3 * 4096.0 * 14336;
+	int n = stave_cost_infer_ops(&s, 1, 99, STAVE_I8, 0.5625, 2, ops);
+	assert_in_range(n, 1, STAVE_OPS_MAX);
+	/* int8 operands and float results of one row: qkv, out, router, twice gate and up, and down; the classifier */
+	double rows = 32 * (4096 + 4 * 6144 + 4096 + 4 * 4096 + 4096 + 4 * 8 + 2 * (4096 + 4 * 28672 + 14336 + 4 * 4096)) + 4096 + 4 * 32000;
+	assert_true(fabs(sum_bytes(ops, n, STAVE_OP_MATMUL) - 0.5625 * (shared + 2 * expert) - rows) < 1);
+	assert_true(fabs(sum_flops(ops, n, STAVE_OP_MATMUL) - 2 * (shared + 2 * expert)) < 1);
+	assert_true(sum_bytes(ops, n, STAVE_OP_ATTENTION) == 32 * 2 * 128.0 * (4 * 32 + 2 * 8 * 100));
+
+	n = stave_cost_infer_ops(&s, 3, 0, STAVE_I8, 0.5625, 2, ops); /* six choices: at most six experts */
+	assert_true(fabs(sum_flops(ops, n, STAVE_OP_MATMUL) - 2 * (3 * (shared - 32000.0 * 4096) + 32000.0 * 4096 + 6 * expert)) < 1);
+	assert_true(fabs(sum_bytes(ops, n, STAVE_OP_MATMUL) - 0.5625 * (shared + 6 * expert) - 3 * rows) < 3 * (4096 + 4 * 32000));
+	n = stave_cost_infer_ops(&s, 64, 0, STAVE_I8, 1, 2, ops); /* more than there are: all eight, once */
+	assert_true(fabs(sum_bytes(ops, n, STAVE_OP_MATMUL) - (shared + 8 * expert) - 64 * rows) < 64 * (4096 + 4 * 32000));
+}
+
+/* Gemma 3: of six layers one sees everything, the others their window. */
+static void windows_follow_their_pattern(void **state)
+{
+	struct stave_op ops[STAVE_OPS_MAX];
+	struct stave_shape s = llama(26, 1152, 4, 1, 256, 6912, 1000);
+	s.window = 512, s.window_pattern = 6;
+	int n = stave_cost_infer_ops(&s, 1, 2000, STAVE_I8, 1, 2, ops);
+	assert_true(sum_flops(ops, n, STAVE_OP_ATTENTION) == 4 * 256.0 * 4 * (4 * 2001 + 22 * 512));
+	assert_true(sum_bytes(ops, n, STAVE_OP_ATTENTION) == 2 * 256.0 * (26 * 4 * 4 + 2 * (4 * 2001 + 22 * 512)));
+}
+
+static void flops_per_token_follow_palm(void **state)
+{
+	struct stave_shape s = gpt2(12, 768, 12, 50257, 1024);
+	/* positions are looked up, not multiplied: 124,439,808 - 1024·768 */
+	assert_true(stave_train_flops_per_token(&s, 1024) == 6.0 * 123653376 + 12.0 * 12 * 768 * 1024);
+	s.tied = false; /* an embedding beside the classifier is looked up too: no more work than before */
+	assert_true(stave_train_flops_per_token(&s, 1024) == 6.0 * 123653376 + 12.0 * 12 * 768 * 1024);
 }
 
 /* The products of a step are 6 flops per token and per parameter that is part of a matrix. */
@@ -210,7 +276,9 @@ static void shapes_out_of_bounds_are_refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(published_parameter_counts),   cmocka_unit_test(flops_per_token_follow_palm),
+		cmocka_unit_test(published_parameter_counts),   cmocka_unit_test(published_counts_of_families_that_run),
+		cmocka_unit_test(a_token_reads_each_weight_once), cmocka_unit_test(windows_follow_their_pattern),
+		cmocka_unit_test(flops_per_token_follow_palm),
 		cmocka_unit_test(products_are_six_n),           cmocka_unit_test(attention_counts_what_is_seen),
 		cmocka_unit_test(steps_compose),                cmocka_unit_test(every_operation_has_a_cost),
 		cmocka_unit_test(shapes_out_of_bounds_are_refused), cmocka_unit_test(logits_are_held_in_even_chunks),
