@@ -33,6 +33,8 @@ struct stave_attn {
 	size_t lddq, lddkv;
 };
 
+struct stave_paged_attn; /* paged.h */
+
 struct stave_kernels {
 	const char *level;
 
@@ -95,6 +97,9 @@ struct stave_kernels {
 	double (*sumsq)(const float *x, size_t n);
 	/* dot products for decoding: y (n) = W (n, k) x (k); W of type dt, x and y f32. */
 	void (*gemv)(enum stave_dtype dt, float *y, const void *W, size_t ldw, const float *x, int n, int k);
+
+	/* paged.h's stave_paged_attention */
+	void (*paged_attn)(const struct stave_paged_attn *a, void *scratch);
 };
 
 /* The table chosen for this machine and STAVE_CPU; built on first use, then constant. */

@@ -40,7 +40,8 @@ const char *const stave_levels[] = {"ref", "avx2", "avx512", "avx512bf16", NULL}
 	X(attn_scratch, attn_scratch_ref, attn_scratch_avx2, attn_scratch_avx512, attn_scratch_avx512bf16)  \
 	X(adamw,        adamw_ref,        adamw_avx2,        adamw_avx512,        adamw_avx512bf16)         \
 	X(sumsq,        sumsq_ref,        sumsq_avx2,        sumsq_avx512,        sumsq_avx512bf16)         \
-	X(gemv,         gemv_ref,         gemv_avx2,         gemv_avx512,         gemv_avx512bf16)
+	X(gemv,         gemv_ref,         gemv_avx2,         gemv_avx512,         gemv_avx512bf16)         \
+	X(paged_attn,   paged_attn_ref,   paged_attn_avx2,   paged_attn_avx512,   paged_attn_avx512bf16)
 
 static struct stave_kernels tables[LEVELS];
 static const struct stave_kernels *chosen;

@@ -36,7 +36,8 @@
 	void adamw_##L(float *p, uint16_t *w16, float *m, float *v, const float *g, size_t n, float g_scale, double lr,         \
 	               double b1, double b2, double eps, double decay, double c1, double c2);                                   \
 	double sumsq_##L(const float *x, size_t n);                                                                             \
-	void gemv_##L(enum stave_dtype dt, float *y, const void *W, size_t ldw, const float *x, int n, int k);
+	void gemv_##L(enum stave_dtype dt, float *y, const void *W, size_t ldw, const float *x, int n, int k);    \
+	void paged_attn_##L(const struct stave_paged_attn *a, void *scratch);
 
 STAVE_KERNEL_PROTOTYPES(ref)
 STAVE_KERNEL_PROTOTYPES(avx2)
