@@ -7,6 +7,7 @@
 #ifndef STAVE_KERNEL_PANEL_PARTS_H
 #define STAVE_KERNEL_PANEL_PARTS_H
 
+#include "kernel/kernel.h"
 #include "kernel/panel.h"
 
 size_t panel_int_bytes(enum stave_qtype t, int cols);
@@ -22,7 +23,7 @@ void panel_float_operand(enum stave_operand_kind kind, void *operand, const floa
 size_t panel_float_scratch(int cols);
 float panel_float_one(const struct stave_packed *w, int row, const void *operand, int n, int r);
 
-/* Per vector level. Without bias: panel.c adds nothing, `multiply` adds bias[o] last if bias is not NULL. */
+/* Per vector level. `bias` as in panel.h: rows of it, added last, or NULL. */
 #define PANEL_PROTOTYPES(L)                                                                                                   \
 	void panel_int_operand_##L(void *operand, const float *x, size_t ldx, int n, int cols, int r0, int r1);              \
 	void panel_int_multiply_##L(const struct stave_packed *w, int p0, int p1, const void *operand, int n, float *y,      \
@@ -34,5 +35,17 @@ PANEL_PROTOTYPES(avx2)
 PANEL_PROTOTYPES(avx512)
 PANEL_PROTOTYPES(avx512bf16)
 void panel_int_operand_ref(void *operand, const float *x, size_t ldx, int n, int cols, int r0, int r1);
+
+/* What a vector level runs, for dispatch and for tests. `name` is one of stave_levels; whether this CPU can run it is for
+ * stave_kernels_level to say. */
+struct panel_level {
+	const char *name;
+	void (*int_operand)(void *operand, const float *x, size_t ldx, int n, int cols, int r0, int r1);
+	void (*int_multiply)(const struct stave_packed *w, int p0, int p1, const void *operand, int n, float *y, size_t ldy,
+	                     const float *bias, void *scratch);
+	void (*float_multiply)(const struct stave_packed *w, int p0, int p1, const void *operand, int n, float *y, size_t ldy,
+	                       const float *bias, void *scratch);
+};
+const struct panel_level *panel_level(const char *name);
 
 #endif
