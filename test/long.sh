@@ -14,7 +14,8 @@ if [ -e "$text" ]; then
 		run "nanoGPT, 2000 steps, $ranks ranks" 3600 mpirun --oversubscribe -n $ranks $char "$text" --threads 1
 	done
 	killed=$log/killed
-	$char "$text" --checkpoint-dir "$killed" --every 100 --kill-at 900 > "$log/kill" 2>&1 < /dev/null
+	# a shell of its own, to say "Killed" where nobody reads it
+	( $char "$text" --checkpoint-dir "$killed" --every 100 --kill-at 900 < /dev/null; exit $? ) > "$log/kill" 2>&1
 	if [ $? = 137 ]; then
 		run "nanoGPT, kill -9 at step 900, resumed" 1800 $char "$text" --checkpoint-dir "$killed" --every 100 --resume "$(newest "$killed")"
 	else
