@@ -18,6 +18,8 @@ static int check_counts(const struct stave_shape *s, struct stave_err *err)
 		{"layers", s->L, 1024},         {"channels", s->C, 65536},  {"query heads", s->H, 1024},
 		{"key/value heads", s->K, 1024}, {"head width", s->D, 1024}, {"feed-forward width", s->I, 1 << 20},
 		{"vocabulary", s->V, 1 << 22},  {"context length", s->T_max, 1 << 24},
+		{"experts", s->experts ? s->experts : 1, 1024}, {"experts used", s->experts ? s->experts_used : 1, s->experts ? s->experts : 1},
+		{"token types", s->encoder ? s->token_types : 1, 1024},
 	};
 	for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++)
 		if (bounds[i].value < 1 || bounds[i].value > bounds[i].max)
@@ -27,8 +29,11 @@ static int check_counts(const struct stave_shape *s, struct stave_err *err)
 		return stave_err_set(err, STAVE_ECONFIG, "model shape: %d query heads cannot share %d key/value heads evenly", s->H, s->K);
 	if (!s->learned_pos && s->D % 2)
 		return stave_err_set(err, STAVE_ECONFIG, "model shape: rotary positions need an even head width, not %d", s->D);
-	if (s->window < 0)
-		return stave_err_set(err, STAVE_ECONFIG, "model shape: attention window is %d; expected 0 (none) or more", s->window);
+	if (s->window < 0 || s->window_pattern < 0 || (s->window_pattern && !s->window))
+		return stave_err_set(err, STAVE_ECONFIG, "model shape: attention window is %d in a pattern of %d layers; expected 0 (none) or more", s->window,
+		                     s->window_pattern);
+	if (s->encoder && !s->learned_pos)
+		return stave_err_set(err, STAVE_ECONFIG, "model shape: an encoder needs learned positions");
 	return 0;
 }
 
@@ -40,6 +45,12 @@ static int check_rope(const struct stave_shape *s, struct stave_err *err)
 		return 0;
 	if (!within(s->rope_theta, 1, 1e12))
 		return stave_err_set(err, STAVE_ECONFIG, "model shape: rope_theta is %g; expected 1 to 1e12", s->rope_theta);
+	if (s->rope_local != 0 && !within(s->rope_local, 1, 1e12))
+		return stave_err_set(err, STAVE_ECONFIG, "model shape: rope_theta of the local layers is %g; expected 1 to 1e12", s->rope_local);
+	if (s->rope_dims < 0 || s->rope_dims > s->D || s->rope_dims % 2)
+		return stave_err_set(err, STAVE_ECONFIG, "model shape: %d rotary dimensions of %d; expected an even number of them", s->rope_dims, s->D);
+	if (!within((double)s->rope_mscale, 0, 100))
+		return stave_err_set(err, STAVE_ECONFIG, "model shape: the scale of the rotation is %g; expected 0 to 100", (double)s->rope_mscale);
 	if (s->rope_factor == 0)
 		return 0;
 	if (!within(s->rope_factor, 1, 1e6))
@@ -55,14 +66,27 @@ static int check_rope(const struct stave_shape *s, struct stave_err *err)
 	return 0;
 }
 
+static int check_scales(const struct stave_shape *s, struct stave_err *err)
+{
+	const struct {
+		const char *what;
+		float value;
+	} scales[] = {{"scale of q.k", s->attn_scale}, {"soft cap of attention", s->attn_softcap}, {"soft cap of the logits", s->final_softcap},
+	              {"scale of the embedding", s->embed_scale}};
+	for (size_t i = 0; i < sizeof scales / sizeof *scales; i++)
+		if (!within((double)scales[i].value, 0, 1e6))
+			return stave_err_set(err, STAVE_ECONFIG, "model shape: the %s is %g; expected 0 (none) to 1e6", scales[i].what, (double)scales[i].value);
+	return 0;
+}
+
 int stave_shape_check(const struct stave_shape *s, struct stave_err *err)
 {
 	int rc;
-	if ((rc = check_counts(s, err)) || (rc = check_rope(s, err)))
+	if ((rc = check_counts(s, err)) || (rc = check_rope(s, err)) || (rc = check_scales(s, err)))
 		return rc;
 	if ((int)s->family < 0 || s->family >= STAVE_FAMILIES)
 		return stave_err_set(err, STAVE_ECONFIG, "model shape: unknown family number %d", (int)s->family);
-	if ((int)s->act < 0 || s->act > STAVE_SWIGLU)
+	if ((int)s->act < 0 || s->act > STAVE_GEGLU)
 		return stave_err_set(err, STAVE_ECONFIG, "model shape: unknown activation number %d", (int)s->act);
 	if (!within(s->norm_eps, 0, 1))
 		return stave_err_set(err, STAVE_ECONFIG, "model shape: norm epsilon is %g; expected 0 to 1", (double)s->norm_eps);
