@@ -115,7 +115,8 @@ struct stave_net_times stave_net_times(struct stave_net *n);
 /* ---- a model to run: GGUF file(s) or a Hugging Face directory, mapped (source.c) ---- */
 
 /* What a tensor is for. Fused tensors of files (GPT-2's c_attn, phi3's qkv_proj and gate_up_proj, GGUF's attn_qkv, stacked experts) are
- * handed out as the parts listed here: blocks of rows. roles.h has the one table of their names in files. */
+ * handed out as the parts listed here: blocks of rows. roles.h has the one table of their names in files. An encoder has EMBED_NORM, and
+ * as norms after the sums NORM1_POST and NORM2_POST; it has no NORM1, NORM2, NORM_F and HEAD. */
 enum stave_role {
 	STAVE_ROLE_EMBED, STAVE_ROLE_POSITIONS, STAVE_ROLE_TOKEN_TYPES, STAVE_ROLE_EMBED_NORM, STAVE_ROLE_NORM_F, STAVE_ROLE_HEAD,
 	/* per layer */
