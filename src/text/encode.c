@@ -1,5 +1,6 @@
-/* Encoding: added tokens are cut out of the text, what lies between is normalized, split into words, and each word's
- * bytes (or characters) are merged pair by pair, lowest rank first, leftmost among equals.
+/* Encoding: added tokens are cut out of the text, what lies between is normalized (normalize.c), split into words, and each word
+ * becomes ids by the model. Here the model is BPE: a word's bytes (or characters) are merged pair by pair, lowest rank first,
+ * leftmost among equals; the others are in files of their names.
  *
  * Natural text repeats its words, so an encoder keeps a direct-mapped cache of words and their ids, one cache line each;
  * a hit costs a hash and a comparison. Misses merge in place in the output: short words by scanning the ranks of their
@@ -37,6 +38,7 @@ struct stave_encoder {
 	struct node *node;
 	uint64_t *heap; /* rank << 32 | position */
 	size_t long_cap, heap_n;
+	struct text_scratch scratch; /* of the other models */
 	struct stave_ids *ids;
 	struct stave_err *err;
 };
@@ -70,6 +72,7 @@ void stave_encoder_free(struct stave_encoder *e)
 	free(e->cache);
 	free(e->node);
 	free(e->heap);
+	free(e->scratch.p);
 	free(e);
 }
 
@@ -238,24 +241,35 @@ static int merge(struct stave_encoder *e, int32_t *s, size_t n, size_t *left)
 
 /* ---- words ---- */
 
-static int unknown(struct stave_encoder *e, const uint8_t *p, size_t n)
+void *text_scratch_take(struct text_scratch *s, size_t size)
+{
+	if (size <= s->size)
+		return s->p;
+	free(s->p);
+	s->p = malloc(size);
+	s->size = s->p ? size : 0;
+	return s->p;
+}
+
+int text_unencodable(const struct stave_tokenizer *t, const uint8_t *p, size_t n, struct stave_err *err)
 {
 	uint32_t cp;
 	text_utf8_next(p, n, &cp);
-	if (e->t->byte_level || cp == TEXT_INVALID)
-		return stave_err_set(e->err, STAVE_EUSAGE, "the tokenizer has no token for byte 0x%02x and no unknown token", p[0]);
-	return stave_err_set(e->err, STAVE_EUSAGE, "the tokenizer has no token for the character U+%04X and no unknown token; prepare with byte or bpe:N to take any text", cp);
+	if (t->byte_level || cp == TEXT_INVALID)
+		return stave_err_set(err, STAVE_EUSAGE, "the tokenizer has no token for byte 0x%02x and no unknown token", p[0]);
+	return stave_err_set(err, STAVE_EUSAGE, "the tokenizer has no token for the character U+%04X and no unknown token; prepare with byte or bpe:N to take any text", cp);
 }
 
-/* Symbols of one character that the vocabulary lacks: its bytes, or the unknown token. Returns how many, 0 for none. */
-static size_t fall_back(const struct stave_tokenizer *t, const uint8_t *p, size_t len, int32_t *s, bool after_unknown)
+int text_fall_back(const struct stave_tokenizer *t, const uint8_t *p, size_t len, int32_t *s, bool after_unknown)
 {
 	bool bytes = t->byte_fallback;
 	for (size_t k = 0; k < len && bytes; k++)
 		bytes = (s[k] = t->byte_id[p[k]]) >= 0;
 	if (bytes)
-		return len;
-	if (t->unknown < 0 || (after_unknown && t->fuse_unknown))
+		return (int)len;
+	if (t->unknown < 0)
+		return -1;
+	if (after_unknown && t->fuse_unknown)
 		return 0;
 	s[0] = t->unknown;
 	return 1;
@@ -271,7 +285,7 @@ static int symbols(struct stave_encoder *e, const uint8_t *p, size_t n, int32_t 
 		for (size_t i = 0; i < n; i++) {
 			s[k] = t->byte_id[p[i]];
 			if (s[k] < 0 && (s[k] = t->unknown) < 0)
-				return unknown(e, p + i, n - i);
+				return text_unencodable(t, p + i, n - i, e->err);
 			k++;
 		}
 		*count = k;
@@ -286,27 +300,23 @@ static int symbols(struct stave_encoder *e, const uint8_t *p, size_t n, int32_t 
 			was_unknown = false;
 			continue;
 		}
-		size_t put = fall_back(t, p + i, len, s + k, was_unknown);
-		if (!put && t->unknown < 0)
-			return unknown(e, p + i, len);
+		int put = text_fall_back(t, p + i, len, s + k, was_unknown);
+		if (put < 0)
+			return text_unencodable(t, p + i, len, e->err);
 		was_unknown = put == 0 || (put == 1 && s[k] == t->unknown);
-		k += put;
+		k += (size_t)put;
 	}
 	*count = k;
 	return 0;
 }
 
-/* A word that is not in the cache. */
-static int encode_fresh(struct stave_encoder *e, const uint8_t *p, size_t n)
+static int merge_word(struct stave_encoder *e, const uint8_t *p, size_t n)
 {
+	const struct stave_tokenizer *t = e->t;
 	struct stave_ids *ids = e->ids;
 	size_t count = 0;
-	if (n > WORD_MAX)
-		return stave_err_set(e->err, STAVE_EUSAGE, "a word of %zu bytes is too long to encode", n);
-	if (!reserve(ids, n))
-		return stave_err_set(e->err, STAVE_ENOMEM, "no memory for the ids of %zu bytes", n);
-	if (e->t->ignore_merges) {
-		int32_t id = text_word_find(e->t, p, n);
+	if (t->ignore_merges || (t->whole_newlines && p[0] == '\n' && p[n - 1] == '\n')) {
+		int32_t id = text_word_find(t, p, n);
 		if (id >= 0) {
 			ids->p[ids->n++] = id;
 			return 0;
@@ -318,6 +328,39 @@ static int encode_fresh(struct stave_encoder *e, const uint8_t *p, size_t n)
 	if (!rc)
 		ids->n += count;
 	return rc;
+}
+
+static int level_word(struct stave_encoder *e, const uint8_t *p, size_t n)
+{
+	int32_t id = text_word_find(e->t, p, n);
+	if (id < 0 && (id = e->t->unknown) < 0)
+		return stave_err_set(e->err, STAVE_EUSAGE, "the tokenizer has no token for the word \"%.*s\" and no unknown token", (int)(n < 80 ? n : 80), (const char *)p);
+	e->ids->p[e->ids->n++] = id;
+	return 0;
+}
+
+/* A word that is not in the cache. No model makes more ids than bytes. */
+static int encode_fresh(struct stave_encoder *e, const uint8_t *p, size_t n)
+{
+	const struct stave_tokenizer *t = e->t;
+	struct stave_ids *ids = e->ids;
+	if (n > WORD_MAX)
+		return stave_err_set(e->err, STAVE_EUSAGE, "a word of %zu bytes is too long to encode", n);
+	if (!reserve(ids, n))
+		return stave_err_set(e->err, STAVE_ENOMEM, "no memory for the ids of %zu bytes", n);
+	switch (t->model) {
+	case TEXT_SPM:
+		return text_spm_word(t, &e->scratch, p, n, ids, e->err);
+	case TEXT_UNIGRAM:
+		return text_unigram_word(t, &e->scratch, p, n, ids, e->err);
+	case TEXT_WORDPIECE:
+		return text_wordpiece_word(t, &e->scratch, p, n, ids, e->err);
+	case TEXT_WORDLEVEL:
+		return level_word(e, p, n);
+	case TEXT_BPE:
+		break;
+	}
+	return merge_word(e, p, n);
 }
 
 static inline int encode_word(struct stave_encoder *e, const uint8_t *p, size_t n)
@@ -371,63 +414,7 @@ static int encode_pieces(struct stave_encoder *e, int step, const uint8_t *p, si
 	return rc;
 }
 
-/* ---- normalization ---- */
-
-static void replace_all(const struct stave_tokenizer *t, const struct text_op *op, const char *p, size_t n, struct stave_buf *out)
-{
-	const char *from = t->blob.p + op->from.at, *hit;
-	for (; (hit = memmem(p, n, from, op->from.n)); n -= (size_t)(hit - p) + op->from.n, p = hit + op->from.n) {
-		stave_buf_put(out, p, (size_t)(hit - p));
-		stave_buf_put(out, t->blob.p + op->to.at, op->to.n);
-	}
-	stave_buf_put(out, p, n);
-}
-
-static void strip(bool left, const char **p, size_t *n)
-{
-	size_t len;
-	while (left && *n && text_class_at((const uint8_t *)*p, *n, &len) & TEXT_SPACE) {
-		*p += len;
-		*n -= len;
-	}
-	while (!left && *n) {
-		size_t at = *n - 1;
-		while (at && *n - at < 4 && ((*p)[at] & 0xc0) == 0x80)
-			at--;
-		if (!(text_class_at((const uint8_t *)*p + at, *n - at, &len) & TEXT_SPACE) || at + len != *n)
-			break;
-		*n = at;
-	}
-}
-
-/* Apply one operation to *p, *n; the result lies in out or in the text itself. */
-static int apply(struct stave_encoder *e, const struct text_op *op, bool first, const char **p, size_t *n, struct stave_buf *out)
-{
-	const char *to = e->t->blob.p + op->to.at;
-	int rc = 0;
-	out->len = 0;
-	switch (op->kind) {
-	case TEXT_OP_STRIP_LEFT:
-	case TEXT_OP_STRIP_RIGHT:
-		strip(op->kind == TEXT_OP_STRIP_LEFT, p, n);
-		return 0;
-	case TEXT_OP_PREPEND:
-		if (!*n || (op->first_only && !first) || (op->absent_only && *n >= op->to.n && !memcmp(*p, to, op->to.n)))
-			return 0;
-		stave_buf_put(out, to, op->to.n);
-		stave_buf_put(out, *p, *n);
-		break;
-	case TEXT_OP_REPLACE:
-		replace_all(e->t, op, *p, *n, out);
-		break;
-	case TEXT_OP_FORM:
-		rc = text_normalize(op->form, *p, *n, out, e->err);
-		break;
-	}
-	*p = out->p;
-	*n = out->len;
-	return rc;
-}
+/* ---- stretches between added tokens ---- */
 
 /* `first`: p is the beginning of the whole text. */
 static int encode_segment(struct stave_encoder *e, const char *p, size_t n, bool first)
@@ -435,12 +422,10 @@ static int encode_segment(struct stave_encoder *e, const char *p, size_t n, bool
 	size_t bound = 64 * n + 4096; /* replacing over and over can grow without end; a real normalizer triples at most */
 	int spare = 0; /* the buffer that p does not lie in */
 	for (int i = 0; i < e->t->n_ops && n; i++) {
-		int rc = apply(e, &e->t->op[i], first, &p, &n, &e->norm[spare]);
+		int rc = text_op_apply(e->t, &e->t->op[i], &e->splitter, &e->spans[0], first, bound, &p, &n, &e->norm[spare], e->err);
 		if (rc)
 			return rc;
 		spare ^= p == e->norm[spare].p;
-		if (n > bound)
-			return stave_err_set(e->err, STAVE_EFAIL, "the tokenizer's normalizer blows the text up to %zu bytes", n);
 	}
 	return encode_pieces(e, 0, (const uint8_t *)p, n);
 }
@@ -461,16 +446,28 @@ static bool stands_alone(const uint8_t *p, size_t from, size_t to, size_t n)
 	return !(before < from && is_word(p + before, from - before)) && !(to < n && is_word(p + to, n - to));
 }
 
-/* The first added token at or after i: the longest one at the leftmost place. `row` as in added_first. */
-static const struct text_added *next_added(const struct stave_tokenizer *t, const uint8_t *p, size_t i, size_t n, int row, size_t *at)
+/* Where special tokens are read: everywhere, nowhere, or in the bytes that are marked. */
+struct trust {
+	bool everywhere;
+	const uint8_t *own; /* one per byte of the text, or NULL */
+};
+
+static bool trusted(struct trust s, size_t at, size_t n)
 {
+	return s.everywhere || (s.own && !memchr(s.own + at, 0, n));
+}
+
+/* The first added token at or after i: the longest one at the leftmost place. */
+static const struct text_added *next_added(const struct stave_tokenizer *t, const uint8_t *p, size_t i, size_t n, struct trust s, size_t *at)
+{
+	int row = s.everywhere || s.own; /* of added_first */
 	for (; i < n; i++) {
 		if (!t->added_first[row][p[i]])
 			continue;
 		for (int k = 0; k < t->n_added_len; k++) {
 			size_t len = t->added_len[k];
 			const struct text_added *a = len <= n - i ? text_added_find(t, p + i, len) : NULL;
-			if (a && (row || !a->special) && (!a->single_word || stands_alone(p, i, i + len, n))) {
+			if (a && (!a->special || trusted(s, i, len)) && (!a->single_word || stands_alone(p, i, i + len, n))) {
 				*at = i;
 				return a;
 			}
@@ -479,18 +476,18 @@ static const struct text_added *next_added(const struct stave_tokenizer *t, cons
 	return NULL;
 }
 
-static int encode_text(struct stave_encoder *e, const char *text, size_t n, int row)
+static int encode_text(struct stave_encoder *e, const char *text, size_t n, struct trust s)
 {
 	const struct stave_tokenizer *t = e->t;
 	const struct text_added *a;
 	size_t from = 0, at;
-	while (t->n_added && (a = next_added(t, (const uint8_t *)text, from, n, row, &at))) {
+	while (t->n_added && (a = next_added(t, (const uint8_t *)text, from, n, s, &at))) {
 		const char *p = text + from, *rest = text + at + a->content.n;
 		size_t len = at - from, rest_n = n - at - a->content.n;
 		if (a->lstrip)
-			strip(false, &p, &len);
+			text_strip(false, &p, &len);
 		if (a->rstrip)
-			strip(true, &rest, &rest_n);
+			text_strip(true, &rest, &rest_n);
 		int rc = len ? encode_segment(e, p, len, from == 0) : 0;
 		if (rc)
 			return rc;
@@ -502,13 +499,23 @@ static int encode_text(struct stave_encoder *e, const char *text, size_t n, int 
 	return from < n ? encode_segment(e, text + from, n - from, from == 0) : 0;
 }
 
-int stave_encode(struct stave_encoder *e, const char *text, size_t n, bool specials, struct stave_ids *ids, struct stave_err *err)
+static int encode(struct stave_encoder *e, const char *text, size_t n, struct trust s, struct stave_ids *ids, struct stave_err *err)
 {
 	size_t before = ids->n;
 	e->ids = ids;
 	e->err = err;
-	int rc = encode_text(e, text, n, specials);
+	int rc = encode_text(e, text, n, s);
 	if (rc)
 		ids->n = before;
 	return rc;
+}
+
+int stave_encode(struct stave_encoder *e, const char *text, size_t n, bool specials, struct stave_ids *ids, struct stave_err *err)
+{
+	return encode(e, text, n, (struct trust){.everywhere = specials}, ids, err);
+}
+
+int stave_encode_marked(struct stave_encoder *e, const char *text, size_t n, const uint8_t *own, struct stave_ids *ids, struct stave_err *err)
+{
+	return encode(e, text, n, (struct trust){.own = own}, ids, err);
 }

@@ -18,6 +18,8 @@ const char text_pattern_llama3[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\
                                    "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 const char text_pattern_qwen2[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
                                   "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const char text_pattern_spaces[] = "\\s+";
+const char text_pattern_punctuation[] = "[!-/:-@\\[-`{-~\\p{P}]";
 
 #define PATTERN_MAX 65536
 #define MATCH_LIMIT 1000000
@@ -125,9 +127,24 @@ size_t text_next_qwen2(const uint8_t *p, size_t i, size_t n)
 	return next_llama(p, i, n, 1);
 }
 
+size_t text_next_mark(const uint8_t *p, size_t i, size_t n)
+{
+	while (n - i >= 3 && p[i] == 0xe2 && p[i + 1] == 0x96 && p[i + 2] == 0x81)
+		i += 3;
+	for (; i < n; i++) {
+		const uint8_t *hit = memchr(p + i, 0xe2, n - i);
+		if (!hit)
+			return n;
+		i = (size_t)(hit - p);
+		if (n - i >= 3 && p[i + 1] == 0x96 && p[i + 2] == 0x81)
+			return i;
+	}
+	return n;
+}
+
 text_next_fn text_split_next(enum text_split_kind kind)
 {
-	static const text_next_fn next[] = {text_next_gpt2, text_next_llama3, text_next_qwen2, NULL};
+	static const text_next_fn next[] = {text_next_gpt2, text_next_llama3, text_next_qwen2, NULL, text_next_mark};
 	return next[kind];
 }
 

@@ -10,7 +10,7 @@
 
 #include "base/err.h"
 
-enum text_split_kind { TEXT_SPLIT_GPT2, TEXT_SPLIT_LLAMA3, TEXT_SPLIT_QWEN2, TEXT_SPLIT_REGEX };
+enum text_split_kind { TEXT_SPLIT_GPT2, TEXT_SPLIT_LLAMA3, TEXT_SPLIT_QWEN2, TEXT_SPLIT_REGEX, TEXT_SPLIT_MARK };
 /* What becomes of the stretches a pattern matches (tokenizers' SplitDelimiterBehavior). */
 enum text_behavior { TEXT_ISOLATED, TEXT_REMOVED, TEXT_MERGED_WITH_PREVIOUS, TEXT_MERGED_WITH_NEXT, TEXT_CONTIGUOUS };
 
@@ -22,6 +22,7 @@ struct text_split {
 };
 
 extern const char text_pattern_gpt2[], text_pattern_llama3[], text_pattern_qwen2[];
+extern const char text_pattern_spaces[], text_pattern_punctuation[]; /* BERT's: ASCII symbols count as punctuation */
 
 /* A step from a pattern: one of the hand-written matchers when the pattern is theirs, else PCRE2. `literal`: the pattern
  * is a plain string. `what` names the file in errors. Release with text_split_close. */
@@ -33,6 +34,7 @@ void text_split_close(struct text_split *s);
 size_t text_next_gpt2(const uint8_t *p, size_t i, size_t n);
 size_t text_next_llama3(const uint8_t *p, size_t i, size_t n);
 size_t text_next_qwen2(const uint8_t *p, size_t i, size_t n);
+size_t text_next_mark(const uint8_t *p, size_t i, size_t n); /* U+2581 as often as it comes, then all up to the next */
 typedef size_t (*text_next_fn)(const uint8_t *p, size_t i, size_t n);
 /* The matcher of a kind; NULL for TEXT_SPLIT_REGEX. */
 text_next_fn text_split_next(enum text_split_kind kind);

@@ -6,6 +6,7 @@
 #ifndef STAVE_TEXT_H
 #define STAVE_TEXT_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -73,6 +74,8 @@ void stave_ids_put(struct stave_ids *ids, int32_t id);
 /* Appends the ids of text to ids. `specials`: occurrences of added special tokens become their ids (only for trusted
  * text: never for what a user typed); otherwise they are plain text. Never adds bos or eos. */
 int stave_encode(struct stave_encoder *e, const char *text, size_t n, bool specials, struct stave_ids *ids, struct stave_err *err);
+/* The same, with special tokens read only where every byte is marked as trusted: own (n), 1 or 0 for each byte of text. */
+int stave_encode_marked(struct stave_encoder *e, const char *text, size_t n, const uint8_t *own, struct stave_ids *ids, struct stave_err *err);
 /* Appends the bytes of ids to out; a space that the tokenizer itself put before the text is dropped after bos; special tokens are skipped unless `specials`. An id outside the vocabulary is
  * STAVE_EUSAGE. */
 int stave_decode(const struct stave_tokenizer *t, const int32_t *ids, size_t n, bool specials, struct stave_buf *out, struct stave_err *err);
@@ -81,14 +84,16 @@ size_t stave_utf8_complete(const char *p, size_t n);
 /* Replaces invalid UTF-8 by U+FFFD into out: what a JSON string may hold. */
 void stave_utf8_clean(const char *p, size_t n, struct stave_buf *out);
 
-/* Chat: renders messages into ids with the model's own template. Supported here: ChatML and Llama-3 style templates,
- * recognised by their control tokens, and the plain one ("role: content\n") for models without a template; any other
- * template is STAVE_ECONFIG. Includes bos where the template does. Content is encoded with specials off; a role is 1 to 64
- * letters, digits, _ or -, else STAVE_EUSAGE. Ends with the assistant's header if `answer`; under the plain template that
- * is "assistant:", and the answer begins with the space. A conversation so ended is a prefix of the one with the answer. */
+/* Chat: renders messages into ids with the model's own template, in the Jinja subset of jinja.h; a model without one gets the plain form
+ * ("role: content\n"). Control tokens count only where the template wrote them, never in what a message says; a role is 1 to 64
+ * letters, digits, _ or -, else STAVE_EUSAGE, as is whatever the template itself refuses. Ends with the assistant's header if `answer`;
+ * in the plain form that is "assistant:", the answer begins with the space, and a conversation so ended is a prefix of the one
+ * with the answer (templates may rewrite earlier turns). */
 struct stave_message {
 	const char *role, *content;
 };
+/* data: {"messages": [...], and what else the template may read: "tools", "documents", "enable_thinking" …}. */
+int stave_chat_render(struct stave_encoder *e, const json_t *data, bool answer, struct stave_ids *ids, struct stave_err *err);
 int stave_chat_encode(struct stave_encoder *e, const struct stave_message *m, int n, bool answer, struct stave_ids *ids, struct stave_err *err);
 /* Ids that end an assistant's turn under that template (up to max); returns how many. */
 int stave_chat_stops(const struct stave_tokenizer *t, int32_t *ids, int max);

@@ -1,8 +1,10 @@
 /* Tokenizers as files and as values: load, save, free, the byte and char tokenizers, and what callers ask of one.
- * Composed tokenizers are documents first and read back by the reader of files, see tokenizer_json.c. */
+ * Composed tokenizers are documents first and read back by the reader of files, see tokenizer_json.c. A directory's
+ * generation_config.json is read for one thing, the ids that end an answer. */
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/gguf.h"
 #include "base/json.h"
 #include "text/build.h"
 #include "text/tokenizer.h"
@@ -37,11 +39,41 @@ static int load_config(json_t **out, const char *dir, struct stave_err *err)
 	return rc;
 }
 
+/* eos_token_id of generation_config.json travels as a member of the configuration. */
+static int load_stops(json_t **config, const char *dir, struct stave_err *err)
+{
+	char path[STAVE_PATH];
+	json_t *generation = NULL;
+	int rc = stave_path(path, dir, "generation_config.json", err);
+	if (rc || !stave_exists(path) || (rc = stave_json_load(&generation, path, FILE_MAX, err)))
+		return rc;
+	json_t *ids = json_object_get(generation, "eos_token_id");
+	if (ids && !*config)
+		*config = json_object();
+	if (ids)
+		json_object_set(*config, TEXT_STOPS, ids);
+	json_decref(generation);
+	return 0;
+}
+
+static int load_gguf(struct stave_tokenizer **out, const char *path, struct stave_err *err)
+{
+	struct stave_gguf *g;
+	int rc = stave_gguf_open(&g, path, err);
+	if (rc)
+		return rc;
+	rc = stave_tokenizer_gguf(out, g, err);
+	stave_gguf_close(g);
+	return rc;
+}
+
 int stave_tokenizer_load(struct stave_tokenizer **out, const char *path, struct stave_err *err)
 {
 	char file[STAVE_PATH], dir[STAVE_PATH];
 	json_t *root = NULL, *config = NULL;
 	int rc;
+	if (stave_is_gguf(path))
+		return load_gguf(out, path, err);
 	if (stave_is_dir(path)) {
 		if ((rc = stave_path(file, path, "tokenizer.json", err)))
 			return rc;
@@ -54,8 +86,9 @@ int stave_tokenizer_load(struct stave_tokenizer **out, const char *path, struct 
 	}
 	if ((rc = stave_json_load(&root, file, FILE_MAX, err)))
 		return rc;
-	if ((rc = load_config(&config, dir, err))) {
+	if ((rc = load_config(&config, dir, err)) || (rc = load_stops(&config, dir, err))) {
 		json_decref(root);
+		json_decref(config);
 		return rc;
 	}
 	return text_tokenizer_from_json(out, root, config, file, err);
@@ -70,6 +103,8 @@ int stave_tokenizer_save(const struct stave_tokenizer *t, const char *dir, struc
 	if (rc || (rc = stave_path(json, dir, "tokenizer.json", err)) || (rc = stave_path(config, dir, "tokenizer_config.json", err)) ||
 	    (rc = stave_path(template, dir, "chat_template.jinja", err)))
 		return rc;
+	if ((rc = text_document(t, err)))
+		return rc;
 	if ((rc = stave_file_write(json, t->json, t->json_n, err)) || (rc = stave_remove_tree(template, err)))
 		return rc;
 	return t->config ? stave_file_write(config, t->config, t->config_n, err) : stave_remove_tree(config, err);
@@ -81,10 +116,16 @@ void stave_tokenizer_free(struct stave_tokenizer *t)
 		return;
 	for (int i = 0; i < t->n_splits; i++)
 		text_split_close(&t->split[i]);
+	for (int i = 0; i < t->n_ops; i++)
+		text_split_close(&t->op[i].pattern);
+	text_charsmap_close(&t->charsmap);
+	pthread_mutex_destroy(&t->lock);
 	stave_buf_free(&t->blob);
 	free(t->text);
 	free(t->out);
 	free(t->flags);
+	free(t->score);
+	free(t->prefix);
 	free(t->word);
 	free(t->merge);
 	free(t->added);
@@ -176,9 +217,10 @@ int stave_tokenizer_vocab(const struct stave_tokenizer *t)
 	return t->vocab;
 }
 
+/* Empty when the document of a GGUF's tokenizer cannot be written: its ids are then nobody else's. */
 const char *stave_tokenizer_sha256(const struct stave_tokenizer *t)
 {
-	return t->sha256;
+	return text_document(t, NULL) ? "" : t->sha256;
 }
 
 int32_t stave_tokenizer_eos(const struct stave_tokenizer *t)
@@ -196,10 +238,33 @@ bool stave_tokenizer_add_bos(const struct stave_tokenizer *t)
 	return t->add_bos;
 }
 
+bool stave_tokenizer_add_eos(const struct stave_tokenizer *t)
+{
+	return t->add_eos;
+}
+
+bool stave_tokenizer_is_stop(const struct stave_tokenizer *t, int32_t id)
+{
+	return id >= 0 && id < t->vocab && (id == t->eos || id == t->eot || id == t->eom || t->flags[id] & TEXT_STOP);
+}
+
+const char *stave_tokenizer_chat_template(const struct stave_tokenizer *t)
+{
+	return t->chat_template;
+}
+
+const char *stave_tokenizer_bytes(const struct stave_tokenizer *t, int32_t id, size_t *n)
+{
+	*n = id >= 0 && id < t->vocab ? t->out[id].n : 0;
+	return *n ? t->blob.p + t->out[id].at : "";
+}
+
+/* Byte tokens and unused ones are not reached by text, but have a spelling. */
 int32_t stave_tokenizer_find(const struct stave_tokenizer *t, const char *token, size_t n)
 {
 	const struct text_added *a = text_added_find(t, token, n);
-	return a ? a->id : text_word_find(t, token, n);
+	int byte = t->byte_fallback ? text_fallback_byte(token, n) : -1;
+	return a ? a->id : byte >= 0 ? t->byte_id[byte] : text_word_find(t, token, n);
 }
 
 bool stave_tokenizer_is_special(const struct stave_tokenizer *t, int32_t id)

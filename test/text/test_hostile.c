@@ -126,7 +126,8 @@ static void refused(void **state)
 	refuse("model/merges/1", "\"hello\"", STAVE_ECORRUPT, "merge 1 is neither");
 	refuse("model/merges/1", "\"h e l\"", STAVE_ECORRUPT, "merge 1 is neither");
 	refuse("model/merges/1", "[\"h\", 3]", STAVE_ECORRUPT, "merge 1 is neither");
-	refuse("model/type", "\"Unigram\"", STAVE_ECONFIG, "Unigram");
+	refuse("model/type", "\"Unigram\"", STAVE_ECORRUPT, "array \"vocab\"");
+	refuse("model/type", "\"Morse\"", STAVE_ECONFIG, "Morse");
 	refuse("model/dropout", "0.1", STAVE_ECONFIG, "dropout");
 	refuse("model/end_of_word_suffix", "\"</w>\"", STAVE_ECONFIG, "end_of_word_suffix");
 	refuse("model/unk_token", "\"<unk>\"", STAVE_ECORRUPT, "<unk>");
@@ -136,7 +137,9 @@ static void refused(void **state)
 	refuse("added_tokens/0/id", "-3", STAVE_ECORRUPT, "<s>");
 	refuse("added_tokens/0/content", "\"\"", STAVE_ECORRUPT, "without content");
 	refuse("added_tokens/0/special", "1", STAVE_ECORRUPT, "special");
-	refuse("normalizer/type", "\"Precompiled\"", STAVE_ECONFIG, "Precompiled");
+	refuse("normalizer/type", "\"Precompiled\"", STAVE_ECORRUPT, "precompiled_charsmap");
+	refuse("normalizer/type", "\"Nmt\"", STAVE_ECONFIG, "Nmt");
+	refuse("post_processor", "{\"type\": \"Sandwich\"}", STAVE_ECONFIG, "Sandwich");
 	refuse("normalizer", "7", STAVE_ECORRUPT, "normalizer");
 	refuse("pre_tokenizer/type", "\"UnicodeScripts\"", STAVE_ECONFIG, "UnicodeScripts");
 	refuse("pre_tokenizer/pretokenizers/0/pattern/Regex", "\"(((\"", STAVE_ECORRUPT, "pattern");
