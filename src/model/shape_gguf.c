@@ -25,6 +25,7 @@ float shape_gemma_scale(const struct stave_shape *s)
 struct reader {
 	const struct stave_gguf *g;
 	const char *arch;
+	int layers; /* once known */
 	struct stave_err *err;
 	int rc;
 };
@@ -45,7 +46,9 @@ static int integer(struct reader *r, const char *name, int64_t def)
 		return 0;
 	if (stave_gguf_array(r->g, key_of(key, r, name), &type, &n)) {
 		v = stave_gguf_array_int(r->g, key, 0);
-		for (int64_t i = 1; i < n; i++)
+		if (n < 1 || n != r->layers)
+			r->rc = stave_err_set(r->err, STAVE_ECORRUPT, "%s has %lld entries for %d layers", key, (long long)n, r->layers);
+		for (int64_t i = 1; !r->rc && i < n; i++)
 			if (stave_gguf_array_int(r->g, key, i) != v)
 				r->rc = stave_err_set(r->err, STAVE_ECONFIG, "%s differs between layers (%lld and %lld), which is not supported", key, (long long)v,
 				                      (long long)stave_gguf_array_int(r->g, key, i));
@@ -209,8 +212,8 @@ int shape_from_gguf(struct stave_shape *out, const struct stave_gguf *g, struct 
 			s.family = (enum stave_family)f;
 	if (s.family == STAVE_FAMILIES)
 		return stave_err_set(err, STAVE_ECONFIG, "architecture '%.64s' is not supported; gpt2, llama (mistral, mixtral), qwen2, qwen3, qwen3moe, gemma2, gemma3, phi3 or bert", arch);
-	struct reader r = {g, arch, err, 0};
-	s.L = integer(&r, "block_count", -1);
+	struct reader r = {.g = g, .arch = arch, .err = err};
+	s.L = r.layers = integer(&r, "block_count", -1);
 	s.T_max = integer(&r, "context_length", -1);
 	s.C = integer(&r, "embedding_length", -1);
 	s.I = integer(&r, "feed_forward_length", s.family == STAVE_QWEN3_MOE ? 0 : -1);
@@ -225,5 +228,118 @@ int shape_from_gguf(struct stave_shape *out, const struct stave_gguf *g, struct 
 	if (r.rc || (r.rc = stave_shape_check(&s, err)))
 		return r.rc;
 	*out = s;
+	return 0;
+}
+
+/* ---- writing ---- */
+
+static void put_int(struct stave_gguf_writer *w, const char *arch, const char *name, int v)
+{
+	char key[160];
+	snprintf(key, sizeof key, "%s.%s", arch, name);
+	stave_gguf_put_u32(w, key, (uint32_t)v);
+}
+
+static void put_real(struct stave_gguf_writer *w, const char *arch, const char *name, double v)
+{
+	char key[160];
+	snprintf(key, sizeof key, "%s.%s", arch, name);
+	stave_gguf_put_f32(w, key, (float)v);
+}
+
+static void put_text(struct stave_gguf_writer *w, const char *arch, const char *name, const char *v)
+{
+	char key[160];
+	snprintf(key, sizeof key, "%s.%s", arch, name);
+	stave_gguf_put_str(w, key, v, strlen(v));
+}
+
+/* What others would compute otherwise than this shape says, because GGUF has no word for it. */
+static const char *unsayable(const struct stave_shape *s)
+{
+	bool gemma = s->family == STAVE_GEMMA2 || s->family == STAVE_GEMMA3, llama = !strcmp(shape_arch(s->family), "llama");
+	float scale = shape_gemma_scale(s);
+	if (gemma && s->attn_scale != scale && fabsf(s->attn_scale - (scale > 0 ? scale : 1 / sqrtf((float)s->D))) > 1e-6f)
+		return "query_pre_attn_scalar of this value";
+	if (gemma && s->embed_scale > 0 && fabsf(s->embed_scale - sqrtf((float)s->C)) > 1e-3f)
+		return "an embedding scale other than the root of the width";
+	if (gemma && s->window_pattern != (s->family == STAVE_GEMMA2 ? 2 : 6))
+		return "local and global layers in this pattern";
+	if (s->family == STAVE_GEMMA3 && s->rope_local > 0 && s->rope_local != 10000)
+		return "rope_local_base_freq other than 10000";
+	if (!gemma && (s->attn_scale > 0 || s->attn_softcap > 0 || s->embed_scale > 0))
+		return "scaled attention or embeddings";
+	if (s->family == STAVE_GPT2 && (s->act != STAVE_GELU_TANH || !s->norm_bias))
+		return "a gpt2 model without biases or with exact GELU";
+	if (s->family == STAVE_BERT && s->act != STAVE_GELU_EXACT)
+		return "a bert model with an approximate GELU";
+	if (s->family != STAVE_QWEN2 && !llama && !s->layernorm && s->qkv_bias)
+		return "attention_bias in this family";
+	if (!llama && !s->layernorm && (s->out_bias || s->mlp_bias))
+		return "biases of the attention's output or the feed-forward";
+	if (s->experts && !s->experts_norm)
+		return "experts whose weights are not normalised (norm_topk_prob false)";
+	if (s->family == STAVE_QWEN2 && s->rope_factor > 0 && !s->rope_linear)
+		return "llama3 rope scaling in this family";
+	return NULL;
+}
+
+static void put_rope(const struct stave_shape *s, const struct shape_factors *f, const char *arch, struct stave_gguf_writer *w)
+{
+	put_real(w, arch, "rope.freq_base", s->rope_theta);
+	put_int(w, arch, "rope.dimension_count", s->rope_dims ? s->rope_dims : s->D);
+	if (s->rope_factor > 0 && s->rope_linear) {
+		put_text(w, arch, "rope.scaling.type", "linear");
+		put_real(w, arch, "rope.scaling.factor", s->rope_factor);
+	}
+	if (f && f->n && f->far != f->near) {
+		put_int(w, arch, "rope.scaling.original_context_length", f->original);
+		put_real(w, arch, "rope.scaling.attn_factor", s->rope_mscale > 0 ? (double)s->rope_mscale : 1);
+	}
+}
+
+static void put_family(const struct stave_shape *s, const char *arch, struct stave_gguf_writer *w)
+{
+	char key[160];
+	if (s->window)
+		put_int(w, arch, "attention.sliding_window", s->window);
+	if (s->attn_softcap > 0)
+		put_real(w, arch, "attn_logit_softcapping", (double)s->attn_softcap);
+	if (s->final_softcap > 0)
+		put_real(w, arch, "final_logit_softcapping", (double)s->final_softcap);
+	if (s->experts) {
+		put_int(w, arch, "expert_count", s->experts);
+		put_int(w, arch, "expert_used_count", s->experts_used);
+	}
+	if (s->family == STAVE_QWEN3_MOE)
+		put_int(w, arch, "expert_feed_forward_length", s->I);
+	if (!s->encoder)
+		return;
+	snprintf(key, sizeof key, "%s.attention.causal", arch);
+	stave_gguf_put_bool(w, key, false);
+	stave_gguf_put_u32(w, "tokenizer.ggml.token_type_count", (uint32_t)s->token_types);
+}
+
+int shape_to_gguf(const struct stave_shape *s, const struct shape_factors *f, struct stave_gguf_writer *w, struct stave_err *err)
+{
+	const char *arch = shape_arch(s->family), *what = unsayable(s);
+	if (what)
+		return stave_err_set(err, STAVE_ECONFIG, "GGUF cannot say: %s (%s)", what, shape_model_types[s->family]);
+	stave_gguf_put_str(w, "general.architecture", arch, strlen(arch));
+	stave_gguf_put_str(w, "general.type", "model", 5);
+	put_int(w, arch, "block_count", s->L);
+	put_int(w, arch, "context_length", s->T_max);
+	put_int(w, arch, "embedding_length", s->C);
+	put_int(w, arch, "feed_forward_length", s->I);
+	put_int(w, arch, "vocab_size", s->V);
+	put_int(w, arch, "attention.head_count", s->H);
+	put_int(w, arch, "attention.head_count_kv", s->K);
+	if (!s->learned_pos) {
+		put_int(w, arch, "attention.key_length", s->D);
+		put_int(w, arch, "attention.value_length", s->D);
+		put_rope(s, f, arch, w);
+	}
+	put_real(w, arch, s->layernorm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon", (double)s->norm_eps);
+	put_family(s, arch, w);
 	return 0;
 }
