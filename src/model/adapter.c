@@ -90,6 +90,9 @@ static const struct module *parse(const char *name, const char *half, int *layer
 			at += strlen(stems[i]);
 	if (!tail || !at || at > tail || *at < '0' || *at > '9')
 		return NULL;
+	const char *rest = tail + strlen(half);
+	if (strcmp(rest, ".weight") && strcmp(rest, ".default.weight"))
+		return NULL;
 	char *end;
 	long n = strtol(at, &end, 10);
 	if (*end != '.' || n > 1 << 20)
