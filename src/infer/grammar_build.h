@@ -1,0 +1,124 @@
+/* Private to grammar*.c: the tree that the three front ends build, and the automaton it is compiled to.
+ *
+ * Everything is bytes. A class of characters becomes the byte sequences of its UTF-8; a grammar is a list of rules; a rule is an
+ * automaton whose edges are ranges of bytes or calls of rules. Positions (states of all rules) share one numbering. */
+#ifndef STAVE_INFER_GRAMMAR_BUILD_H
+#define STAVE_INFER_GRAMMAR_BUILD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "infer/grammar.h"
+
+#define GRAMMAR_TEXT_MAX ((size_t)1 << 20)
+#define GRAMMAR_NODES_MAX 2000000
+#define GRAMMAR_RULES_MAX 50000
+#define GRAMMAR_STATES_MAX 1000000
+#define GRAMMAR_NESTING_MAX 200
+#define GRAMMAR_REPEAT_MAX 100000
+#define GRAMMAR_INLINE_REPEAT 16 /* longer bounded repetitions become rules of their own */
+
+/* ---- the tree ---- */
+
+enum ast_kind { AST_EMPTY, AST_BYTES, AST_SEQ, AST_ALT, AST_REPEAT, AST_CALL, AST_NEVER };
+struct ast {
+	enum ast_kind kind;
+	uint8_t lo, hi;    /* BYTES: one byte in lo..hi */
+	int rule;          /* CALL */
+	int min, max;      /* REPEAT of a; max < 0: no limit */
+	struct ast *a, *b; /* SEQ and ALT: both; REPEAT: a */
+	int size;          /* nodes of the tree, repetitions of `a` counted once */
+};
+struct build_rule {
+	struct ast *body;  /* NULL: named but not defined yet */
+	char *name;        /* GBNF; NULL else */
+	bool chain;        /* body is a REPEAT to lay out copy by copy (compile.c) */
+};
+struct build {
+	struct build_rule *rules; /* rule 0 is the root */
+	int n_rules, cap_rules;
+	struct ast_block *blocks;
+	int nodes;
+	struct stave_err *err;
+	bool failed;       /* err is set; what is built from here on is AST_EMPTY */
+};
+void build_free(struct build *b);
+__attribute__((format(printf, 2, 3))) struct ast *build_fail(struct build *b, const char *fmt, ...); /* AST_EMPTY */
+int build_rule(struct build *b); /* a new rule, without a body */
+struct ast *ast_empty(struct build *b);
+struct ast *ast_never(struct build *b);
+struct ast *ast_byte(struct build *b, int lo, int hi);
+struct ast *ast_text(struct build *b, const char *s, size_t n);
+struct ast *ast_seq(struct build *b, struct ast *x, struct ast *y);
+struct ast *ast_alt(struct build *b, struct ast *x, struct ast *y);
+struct ast *ast_repeat(struct build *b, struct ast *x, int min, int max);
+struct ast *ast_call(struct build *b, int rule);
+
+/* Sets of code points: sorted disjoint ranges. */
+struct charset {
+	uint32_t (*r)[2];
+	int n, cap;
+};
+void charset_add(struct charset *c, uint32_t lo, uint32_t hi);
+void charset_invert(struct charset *c);
+void charset_free(struct charset *c);
+/* One character of the set, in UTF-8; with `json`, as it stands inside a JSON string: " and \ escaped, controls as \n or \u00XX. */
+struct ast *ast_chars(struct build *b, const struct charset *c, bool json);
+
+/* ---- front ends: define rule 0 ---- */
+
+void grammar_parse_gbnf(struct build *b, const char *text, size_t n);
+void grammar_parse_schema(struct build *b, const char *text, size_t n);
+/* An expression; `json` as above; `whole`: it must match from end to end, else ^ and $ say so. */
+struct ast *grammar_parse_regex(struct build *b, const char *text, size_t n, bool json, bool whole);
+
+/* ---- the automaton ---- */
+
+struct edge {
+	uint8_t lo, hi;
+	int32_t to;
+};
+struct call {
+	int32_t rule, to;
+};
+struct position {
+	int32_t edge, n_edges; /* into edges, by lo */
+	int32_t call, n_calls;
+	int32_t alias;         /* a position of the same masks (far from both ends of a counted repetition), else itself */
+	bool accept;           /* the rule may end here */
+	bool last;             /* it must: neither edges nor calls */
+};
+struct automaton {
+	struct position *p;
+	struct edge *edges;
+	struct call *calls;
+	int32_t n, n_edges, n_calls, cap, cap_edges, cap_calls;
+	int32_t *start;        /* (rules) */
+	int n_rules;
+};
+/* Refuses left recursion, rules that nothing matches where the root needs them, and what is too large. reach: bytes of the longest token. */
+int grammar_compile(struct build *b, int reach, struct automaton *a);
+void automaton_free(struct automaton *a);
+
+/* ---- the vocabulary ---- */
+
+struct trie_node { /* in preorder; node 0 is the root */
+	int32_t token;     /* that ends here, or -1; the first of those with the same bytes */
+	int32_t skip;      /* first node after the subtree */
+	uint16_t depth;
+	uint8_t byte;
+};
+struct stave_vocab {
+	struct trie_node *trie;
+	int32_t n_trie;
+	int32_t (*same)[2]; /* (n_same): a token in the trie and another with the same bytes */
+	int32_t n_same;
+	int32_t *stops;    /* (n_stops) */
+	int n_stops, V, longest;
+	const char **bytes; /* (V) what each token decodes to; NULL for special ones */
+	uint32_t *n_bytes;
+};
+
+#endif
