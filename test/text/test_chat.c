@@ -23,7 +23,9 @@ static void check_chat(const struct stave_tokenizer *t, const struct stave_messa
 	stave_encoder_free(e);
 }
 
-static const char qwen_template[] = "{%- if tools %}{{- '<|im_start|>system\\n' }}{%- else %}{{- '<|im_start|>system\\nYou are helpful.<|im_end|>\\n' }}{%- endif %}";
+#define CHATML "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+static const char qwen_template[] = "{%- if messages[0].role != 'system' %}{{- '<|im_start|>system\\nYou are helpful.<|im_end|>\\n' }}{%- endif %}" CHATML;
+static const char llama3_template[] = "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' + m.content | trim + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}";
 
 static void chatml(void **state)
 {
@@ -60,7 +62,7 @@ static void chatml(void **state)
 static void llama3(void **state)
 {
 	json_t *added = json_pack("[o, o, o, o, o]", special_token(256, "<|begin_of_text|>"), special_token(257, "<|end_of_text|>"), special_token(258, "<|start_header_id|>"), special_token(259, "<|end_header_id|>"), special_token(260, "<|eot_id|>"));
-	struct stave_tokenizer *t = open_document(bytes_with(added), json_pack("{s:s, s:s, s:s}", "bos_token", "<|begin_of_text|>", "eos_token", "<|eot_id|>", "chat_template", "{{ '<|start_header_id|>' + role }}"));
+	struct stave_tokenizer *t = open_document(bytes_with(added), json_pack("{s:s, s:s, s:s}", "bos_token", "<|begin_of_text|>", "eos_token", "<|eot_id|>", "chat_template", llama3_template));
 	struct stave_message m[] = {{"system", "be brief"}, {"user", "  hi \n"}};
 	check_chat(t, m, 2, true, "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nbe brief<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n");
 	int32_t stops[4];
@@ -85,11 +87,12 @@ static void plain_and_unknown(void **state)
 	assert_int_equal(stop, 256);
 	stave_tokenizer_free(t);
 
-	t = open_document(bytes_with(json_array()), json_pack("{s:s}", "chat_template", "[INST] {{ x }} [/INST]"));
+	t = open_document(bytes_with(json_array()), json_pack("{s:s}", "chat_template", "{{ raise_exception('never') }}"));
 	struct stave_encoder *e = NULL;
 	struct stave_ids ids = {0};
 	assert_int_equal(stave_encoder_open(&e, t, &err), 0);
-	assert_int_equal(stave_chat_encode(e, m, 2, true, &ids, &err), STAVE_ECONFIG);
+	assert_int_equal(stave_chat_encode(e, m, 2, true, &ids, &err), STAVE_EUSAGE);
+	assert_non_null(strstr(err.msg, "never"));
 	assert_int_equal(ids.n, 0);
 	stave_encoder_free(e);
 	stave_ids_free(&ids);
@@ -101,7 +104,7 @@ static void plain_and_unknown(void **state)
 static void header_is_prefix(void **state)
 {
 	json_t *added = json_pack("[o, o]", special_token(256, "<|im_start|>"), special_token(257, "<|im_end|>"));
-	struct stave_tokenizer *t[2] = {open_document(bytes_with(added), json_pack("{s:s}", "chat_template", "<|im_start|>"))};
+	struct stave_tokenizer *t[2] = {open_document(bytes_with(added), json_pack("{s:s}", "chat_template", CHATML))};
 	assert_int_equal(stave_tokenizer_byte(&t[1], NULL), 0);
 	struct stave_message m[] = {{"user", "hi there"}, {"assistant", "yo, man"}};
 	for (int k = 0; k < 2; k++) {
@@ -125,7 +128,7 @@ static void jinja_beside(void **state)
 	new_dir(dir);
 	write_json(dir, "tokenizer.json", bytes_with(json_pack("[o, o]", special_token(256, "<|im_start|>"), special_token(257, "<|im_end|>"))));
 	snprintf(path, sizeof path, "%s/chat_template.jinja", dir);
-	assert_int_equal(stave_file_write(path, "<|im_start|>", 12, NULL), 0);
+	assert_int_equal(stave_file_write(path, CHATML, sizeof CHATML - 1, NULL), 0);
 	assert_int_equal(load_dir(&t, dir, NULL), 0);
 	check_chat(t, &(struct stave_message){"user", "x"}, 1, false, "<|im_start|>user\nx<|im_end|>\n");
 	stave_tokenizer_free(t);
