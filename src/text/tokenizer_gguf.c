@@ -45,7 +45,9 @@ static int read_id(struct source *s, const char *name, int32_t otherwise, int32_
 		return rc;
 	if (rc && (v < 0 || v >= s->n) && v != -1 && v != UINT32_MAX) /* both mean none in some files */
 		return stave_err_set(s->r.err, STAVE_ECORRUPT, "%s: %s is %lld, and the vocabulary has %lld tokens", s->r.what, key, (long long)v, (long long)s->n);
-	*id = !rc ? (otherwise < s->n ? otherwise : -1) : v >= 0 && v < s->n ? (int32_t)v : -1;
+	if (!rc) /* a usual place counts if what is there is no word */
+		v = otherwise >= 0 && otherwise < s->n && (s->type[otherwise] == CONTROL || s->type[otherwise] == UNKNOWN) ? otherwise : -1;
+	*id = v >= 0 && v < s->n ? (int32_t)v : -1;
 	return 0;
 }
 
