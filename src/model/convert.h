@@ -31,7 +31,7 @@ int stave_mix_file_type(enum stave_mix m);
 struct stave_mix_model {
 	enum stave_mix mix;
 	int experts;    /* 0: dense */
-	int q_rows;     /* H * D: a matrix of role Q with more rows is a fused q, k, v */
+	int q_rows;     /* H * D: a matrix of role Q with more rows is q, k and v in one; 0: unknown */
 	bool tied;      /* the embedding is the head */
 };
 /* From the keys and tensors of a file of any architecture. */

@@ -1,7 +1,7 @@
 /* The mixes: which type each matrix has in a file that is called Q4_K_M and so on. They are a convention among those who share
  * models, found by trying what costs quality: the values (v) and the way out of the feed-forward block (down) are sensitive
- * in the first and last eighth of the layers and in every third between; the head is sensitive always; where queries, keys and values
- * are one matrix it gets the size up; models of eight experts share one small k and v among much, so these are nearly free in Q8_0. */
+ * in the first and last eighth of the layers and in every third between, v also where it is one matrix with q and k; the head is
+ * sensitive always; models of eight experts share one small k and v among much, so these are nearly free in Q8_0. */
 #include <stdio.h>
 #include <strings.h>
 
@@ -42,7 +42,7 @@ static enum stave_qtype dividing(enum stave_qtype t, int cols)
 	return cols % stave_qtype_info(t).per ? STAVE_Q_F16 : t;
 }
 
-/* v, k, down, out and fused q, k, v of one of the two mixed files. */
+/* Inside a layer of one of the two mixed files. */
 static enum stave_qtype mixed(const struct stave_mix_model *m, enum stave_role role, int layer, int n_layers, int rows)
 {
 	enum stave_qtype base = mixes[m->mix].base;
@@ -50,13 +50,11 @@ static enum stave_qtype mixed(const struct stave_mix_model *m, enum stave_role r
 	case STAVE_ROLE_V:
 		if (more_bits(layer, n_layers))
 			return STAVE_Q_Q6_K;
-		return base == STAVE_Q_Q4_K && n_layers == 80 ? STAVE_Q_Q5_K : base; /* 70B models: a v of few rows among 80 layers */
+		return base == STAVE_Q_Q4_K && n_layers == 80 && rows < m->q_rows ? STAVE_Q_Q5_K : base; /* 70B models: a small v serves many heads */
 	case STAVE_ROLE_DOWN: case STAVE_ROLE_EXPERT_DOWN:
 		return more_bits(layer, n_layers) ? STAVE_Q_Q6_K : base;
 	case STAVE_ROLE_OUT:
 		return base == STAVE_Q_Q4_K && m->experts == 8 ? STAVE_Q_Q5_K : base;
-	case STAVE_ROLE_Q:
-		return m->q_rows && rows > m->q_rows ? base == STAVE_Q_Q4_K ? STAVE_Q_Q5_K : STAVE_Q_Q6_K : base;
 	default:
 		return base;
 	}
@@ -75,6 +73,8 @@ enum stave_qtype stave_mix_choose(void *model, enum stave_role role, int layer, 
 	}
 	if (m->mix == STAVE_MIX_BF16 || m->mix == STAVE_MIX_F16)
 		return t;
+	if (role == STAVE_ROLE_Q && m->q_rows && rows > m->q_rows)
+		role = STAVE_ROLE_V;
 	if (role == STAVE_ROLE_HEAD || (role == STAVE_ROLE_EMBED && m->tied))
 		t = t == STAVE_Q_Q8_0 || cols % stave_qtype_info(t).per ? STAVE_Q_Q8_0 : STAVE_Q_Q6_K;
 	else if (m->experts == 8 && (role == STAVE_ROLE_K || role == STAVE_ROLE_V))
