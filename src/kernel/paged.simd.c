@@ -15,6 +15,9 @@
 #include "kernel/attn_simd.h"
 #include "kernel/paged_parts.h"
 
+#ifndef FETCH_HINT
+#define FETCH_HINT _MM_HINT_T1
+#endif
 #define LOG2E 1.44269504f
 
 #ifdef __AVX512F__
@@ -43,6 +46,7 @@ struct view {
 	const float *k_scale, *v_scale; /* NULL but for int8 */
 	int at;                         /* position of the page */
 	int lo, hi;                     /* any row of the tile sees only lo .. hi - 1 */
+	ptrdiff_t ahead;                /* bytes from this page to the next one */
 };
 
 INLINE int min_int(int a, int b) { return a < b ? a : b; }
@@ -88,13 +92,15 @@ INLINE vf first_half(vf a)
 /* c[v][r] += sum over k < n of a[r lda + k] b[v][k], where vector v of b lies in group v VL / 16, `group` units long;
  * `half`: of b only the first of each pair. */
 INLINE void multiply(enum stave_dtype t, vf c[NV][MR], int nv, int mr, const unit *a, size_t lda, const unit *b, size_t group, int n,
-                     bool half)
+                     bool half, ptrdiff_t ahead)
 {
 	for (int k = 0; k < n; k++, a++, b += PAGED_GROUP) {
 		vf w[NV];
 #pragma GCC unroll 4
 		for (int v = 0; v < nv; v++) {
-			w[v] = load_units(b + v * VL / PAGED_GROUP * group + v * VL % PAGED_GROUP);
+			const unit *from = b + v * VL / PAGED_GROUP * group + v * VL % PAGED_GROUP;
+			w[v] = load_units(from);
+			_mm_prefetch((const char *)from + ahead, FETCH_HINT);
 			if (half)
 				w[v] = first_half(w[v]);
 		}
@@ -118,7 +124,7 @@ INLINE void score_keys(enum stave_dtype t, const struct work *w, const struct vi
 		for (int v = 0; v < nv; v++)
 			c[v][r] = vset(0);
 	size_t group = (size_t)w->du * PAGED_GROUP;
-	multiply(t, c, nv, mr, q, (size_t)w->du, p->k + key / PAGED_GROUP * group, group, w->du, false);
+	multiply(t, c, nv, mr, q, (size_t)w->du, p->k + key / PAGED_GROUP * group, group, w->du, false, p->ahead);
 #pragma GCC unroll 8
 	for (int r = 0; r < mr; r++)
 #pragma GCC unroll 4
@@ -139,9 +145,9 @@ INLINE void gather_values(enum stave_dtype t, const struct work *w, const struct
 	const size_t ldp = STAVE_PAGE / PAIR(t), group = ldp * PAGED_GROUP;
 	const unit *values = p->v + d / PAGED_GROUP * group;
 	int from = p->lo / PAIR(t), to = p->hi / PAIR(t);
-	multiply(t, c, nv, mr, w->p + from, ldp, values + from * PAGED_GROUP, group, to - from, false);
+	multiply(t, c, nv, mr, w->p + from, ldp, values + from * PAGED_GROUP, group, to - from, false, p->ahead);
 	if (p->hi % PAIR(t)) /* the other position of the pair may never have been stored */
-		multiply(t, c, nv, mr, w->p + to, ldp, values + to * PAGED_GROUP, group, 1, true);
+		multiply(t, c, nv, mr, w->p + to, ldp, values + to * PAGED_GROUP, group, 1, true, p->ahead);
 #pragma GCC unroll 8
 	for (int r = 0; r < mr; r++)
 #pragma GCC unroll 4
@@ -267,25 +273,30 @@ TILES(F32)
 TILES(BF16)
 
 /* y (n) bf16 = x (n) int8, n a multiple of 16 */
-static void widen(uint16_t *y, const int8_t *x, size_t n)
+static void widen(uint16_t *y, const int8_t *x, size_t n, ptrdiff_t ahead)
 {
-	for (size_t i = 0; i < n; i += VL)
+	for (size_t i = 0; i < n; i += VL) {
+		_mm_prefetch((const char *)x + i + ahead, FETCH_HINT);
 #ifdef __AVX512F__
 		vstore_bf16(y + i, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(x + i)))));
 #else
 		vstore_bf16(y + i, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(x + i)))));
 #endif
+	}
 }
 
 /* The rows of the block against page number i. */
-static void block_page(const struct work *w, int i)
+static void block_page(const struct work *w, int i, int last)
 {
 	const struct stave_paged_attn *a = w->a;
 	const char *page = a->pages[i];
 	const int pair = a->type == STAVE_CACHE_F32 ? 1 : 2;
 	struct view p = {.k = (const unit *)page, .at = i * STAVE_PAGE};
+	if (i < last)
+		p.ahead = (const char *)a->pages[i + 1] - page;
 	if (a->type == STAVE_CACHE_I8) {
-		widen(w->widened, (const int8_t *)page, paged_scales_at(a->D));
+		widen(w->widened, (const int8_t *)page, paged_scales_at(a->D), p.ahead);
+		p.ahead = 0;
 		p.k = (const unit *)w->widened;
 		p.k_scale = (const float *)(page + paged_scales_at(a->D));
 		p.v_scale = p.k_scale + STAVE_PAGE;
@@ -346,7 +357,7 @@ void STAVE_LEVELED(paged_attn)(const struct stave_paged_attn *a, void *scratch)
 		w.rows = n * a->G;
 		begin_block(&w);
 		for (int i = paged_first(a, r) / STAVE_PAGE; i <= last / STAVE_PAGE; i++)
-			block_page(&w, i);
+			block_page(&w, i, last / STAVE_PAGE);
 		end_block(&w);
 	}
 }
