@@ -59,6 +59,7 @@ void stave_gguf_put_u32(struct stave_gguf_writer *w, const char *key, uint32_t v
 void stave_gguf_put_f32(struct stave_gguf_writer *w, const char *key, float v);
 void stave_gguf_put_bool(struct stave_gguf_writer *w, const char *key, bool v);
 void stave_gguf_put_str(struct stave_gguf_writer *w, const char *key, const char *v, size_t n);
+void stave_gguf_put_u8s(struct stave_gguf_writer *w, const char *key, const uint8_t *v, int64_t n);
 void stave_gguf_put_i32s(struct stave_gguf_writer *w, const char *key, const int32_t *v, int64_t n);
 void stave_gguf_put_f32s(struct stave_gguf_writer *w, const char *key, const float *v, int64_t n);
 void stave_gguf_put_strs(struct stave_gguf_writer *w, const char *key, const char *const *v, const size_t *lengths, int64_t n);

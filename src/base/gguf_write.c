@@ -110,6 +110,12 @@ void stave_gguf_put_str(struct stave_gguf_writer *w, const char *key, const char
 	put_text(w, v, n);
 }
 
+void stave_gguf_put_u8s(struct stave_gguf_writer *w, const char *key, const uint8_t *v, int64_t n)
+{
+	put_array(w, key, STAVE_GGUF_U8, n);
+	stave_buf_put(&w->keys, v, (size_t)n);
+}
+
 void stave_gguf_put_i32s(struct stave_gguf_writer *w, const char *key, const int32_t *v, int64_t n)
 {
 	put_array(w, key, STAVE_GGUF_I32, n);
