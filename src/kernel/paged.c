@@ -90,7 +90,7 @@ static float score(const struct stave_paged_attn *a, const float *q, int at, flo
 	stave_page_get(a->type, a->pages[at / STAVE_PAGE], at % STAVE_PAGE, k, v, a->D);
 	float s = 0;
 	for (int d = 0; d < a->D; d++)
-		s += (a->type == STAVE_CACHE_F32 ? q[d] : stave_bf16_to_f32(stave_f32_to_bf16(q[d]))) * k[d];
+		s += (a->type == STAVE_CACHE_BF16 ? stave_bf16_to_f32(stave_f32_to_bf16(q[d])) : q[d]) * k[d];
 	s *= a->scale;
 	return a->softcap > 0 ? a->softcap * tanhf(s / a->softcap) : s;
 }

@@ -15,7 +15,8 @@
 #define STAVE_PAGE 64
 
 /* F32: exact, for checks. BF16: products by bf16 instructions where the CPU has them. I8: int8 with one float scale per
- * (position, head) of K and of V; products as in BF16 after exact widening. */
+ * (position, head) of K and of V; exact products with 16-bit integers, one scale per query row and, for probabilities, per
+ * row and page. */
 enum stave_cache_type { STAVE_CACHE_F32, STAVE_CACHE_BF16, STAVE_CACHE_I8 };
 
 /* Bytes of one page of one head, K and V; a multiple of 64. D even, at most 512. */

@@ -2,8 +2,8 @@
  *
  * A page is two operands of a product, each cut into groups of 16 lanes, one vector of AVX-512: K (64/16, D/per, 16, per),
  * whose lanes are keys, then V (W/16, 64/per, 16, per), whose lanes are dimensions, W being D rounded up to 16. `per` is 2
- * for 16-bit and 8-bit elements, neighbours along the inner dimension side by side as vdpbf16ps wants them, and 1 for
- * floats. An int8 page ends with 64 scales of K and 64 of V. */
+ * for 16-bit and 8-bit elements, neighbours along the inner dimension side by side as vdpbf16ps and vpdpwssd want them, and 1
+ * for floats. An int8 page ends with 64 scales of K and 64 of V. */
 #ifndef STAVE_KERNEL_PAGED_PARTS_H
 #define STAVE_KERNEL_PAGED_PARTS_H
 
@@ -49,7 +49,7 @@ static inline int paged_block_rows(int G, int D)
 
 /* A call's scratch, in bytes from its start; the lanes of query rows are (row, head), head fastest. */
 struct paged_scratch {
-	size_t q, o, max, sum, score, p, page, end;
+	size_t q, q_scale, o, max, sum, score, p, end;
 };
 static inline struct paged_scratch paged_lay_out(int G, int D)
 {
@@ -57,12 +57,12 @@ static inline struct paged_scratch paged_lay_out(int G, int D)
 	struct paged_scratch s;
 #define TAKE(field, bytes) (s.field = at, at += ((bytes) + 63) / 64 * 64)
 	TAKE(q, rows * D * sizeof(float));
+	TAKE(q_scale, rows * sizeof(float));
 	TAKE(o, rows * paged_wide(D) * sizeof(float));
-	TAKE(max, (rows + PAGED_GROUP) * sizeof(float));
+	TAKE(max, rows * sizeof(float));
 	TAKE(sum, rows * PAGED_GROUP * sizeof(float));
 	TAKE(score, PAGED_TILE * STAVE_PAGE * sizeof(float));
 	TAKE(p, PAGED_TILE * STAVE_PAGE * sizeof(float));
-	TAKE(page, paged_scales_at(D) * sizeof(uint16_t)); /* an int8 page, widened */
 #undef TAKE
 	s.end = at;
 	return s;
