@@ -13,7 +13,7 @@ size_t panel_int_bytes(enum stave_qtype t, int cols)
 size_t panel_int_scratch(int cols)
 {
 	(void)cols;
-	return (size_t)PANEL_CHUNK_PANELS * PANEL_CHUNK_GROUPS * PANEL_RECORD_MAX;
+	return PANEL_SUMS_BYTES + (size_t)2 * PANEL_CHUNK * PANEL_RECORD_MAX;
 }
 
 /* ---- reading a block of the file ---- */

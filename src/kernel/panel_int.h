@@ -16,7 +16,7 @@
  * as f16 where the type has one, then its small integers as bytes: scales per group (of 32 or 16), then mins. Bytes are the
  * file's but for the 6-bit scales of Q3_K, Q4_K, Q5_K and IQ4_XS, which take a byte here: 4, 3, 2 and 1 % more.
  *
- * The operand of n rows is cut into tiles of up to 12 rows (even ones, so that no tile is nearly empty). A tile of m rows of
+ * The operand of n rows is cut into tiles of up to 6 rows (even ones, so that no tile is nearly empty). A tile of m rows of
  * x holds, each array with the m rows innermost:
  *
  *   int8  q      (cols / 4, m, 4)   x / scale, round to nearest even
@@ -86,7 +86,7 @@ static inline size_t panel_scale_bytes(enum stave_qtype t, int cols)
 
 /* ---- the operand ---- */
 
-enum { PANEL_TILE = 12 };
+enum { PANEL_TILE = 6 };
 
 static inline int panel_tiles(int n) { return (n + PANEL_TILE - 1) / PANEL_TILE; }
 static inline int panel_tile_first(int tile, int n) { return (int)((int64_t)tile * n / panel_tiles(n)); }
@@ -129,8 +129,13 @@ static inline struct panel_operand panel_operand_at(struct panel_operand o, int 
 /* Below this a group of activations is zero: 127 / amax would overflow. */
 #define PANEL_TINY 0x1p-100f
 
-/* Of several tiles of rows of x: how many panels and groups are expanded to bytes at once, 128 KiB of the second-level
- * cache, while a tile of x (12 rows of 1024) stays in the first. */
-enum { PANEL_CHUNK_PANELS = 8, PANEL_CHUNK_GROUPS = 32, PANEL_RECORD_MAX = 512 + 3 * 64 };
+/* Scratch. With several rows of x, this many groups of two panels are expanded to bytes at a time, 18 to 22 KiB, which stay
+ * in the first-level cache; the sums of a block of rows stay beside them or in the second level. */
+enum {
+	PANEL_CHUNK = 16,
+	PANEL_RECORD_MAX = 512 + 3 * 64,
+	PANEL_BLOCK_ROWS = 29 * PANEL_TILE,
+	PANEL_SUMS_BYTES = PANEL_BLOCK_ROWS * 2 * STAVE_PANEL * 4,
+};
 
 #endif

@@ -2,9 +2,9 @@
  * no sum across lanes, and a broadcast of four activations meets four codes of each of 16 rows in one instruction.
  *
  * One row of x (decoding) is bound by memory: the codes are unpacked in registers and used at once. Several rows are bound by
- * arithmetic: a chunk of a few panels is unpacked once into scratch (bytes and float scales, a record per group of 32),
- * where it stays in the second-level cache, and register tiles of 16 outputs by up to 12 rows of x run over it. The partial sums
- * of a tile wait in y between chunks, which is exact. Both ways call the same `step` for each group in order of k: the bits are the same.
+ * arithmetic: a chunk of two panels is unpacked once into scratch (bytes and float scales, a record per group of 32), where
+ * it stays in the first-level cache while all rows of x pass, in register tiles of 32 outputs by 6 rows. The partial sums
+ * of a tile wait in memory between chunks, which is exact. Both ways call the same `step` for each group in order of k: the bits are the same.
  *
  * Codes go into the dot product as unsigned bytes, value + 128; -128 * sum(q) is in the operand, and the accumulator starts
  * there. Types with mins have codes from 0 and start from zero. */
@@ -142,54 +142,47 @@ INLINE void group_scales(enum stave_qtype t, const char *scales, int g, rf s[3])
 
 INLINE int least(int a, int b) { return a < b ? a : b; }
 
-/* acc[0..count] gains the group that w, s and o (at this group) describe. m: rows of the operand's tile. */
-INLINE void step(enum panel_kind kind, const int count, const ri *w, const rf *s, const struct panel_operand *o, size_t m, rf *acc)
+/* The same group of one or two panels: quads and scales, in registers or in a record. */
+struct group {
+	const ri *w;
+	const rf *s;
+};
+
+/* acc[p][0..count] gains a group of panel p; o is the operand's tile at this group. An activation, broadcast once, meets
+ * the codes of both panels: loads, one a cycle at this width, would otherwise be what limits the products. */
+INLINE void step(enum panel_kind kind, const int panels, const int count, const struct group *g, const struct panel_operand *o,
+                 size_t m, rf acc[2][PANEL_TILE])
 {
 	const bool two = kind == PANEL_TWO, mins = kind == PANEL_MIN || kind == PANEL_MIN2;
 	const int sub = least(count, two ? SUB / 2 : SUB), halves = two ? 2 : 1;
 	UNROLL for (int t0 = 0; t0 < count; t0 += sub) {
 		const int live = least(sub, count - t0);
-		ri d[2 * SUB];
-		UNROLL for (int t = 0; t < live; t++) UNROLL for (int h = 0; h < halves; h++)
-			d[2 * t + h] = mins ? ri_zero() : ri_set(two ? o->init16[(size_t)h * m + (size_t)(t0 + t)] : o->init[t0 + t]);
+		ri d[2][SUB][2];
+		UNROLL for (int t = 0; t < live; t++) UNROLL for (int h = 0; h < halves; h++) {
+			ri start = mins ? ri_zero() : ri_set(two ? o->init16[(size_t)h * m + (size_t)(t0 + t)] : o->init[t0 + t]);
+			UNROLL for (int p = 0; p < panels; p++) d[p][t][h] = start;
+		}
 		const int8_t *q = o->q + 4 * t0;
-		UNROLL for (int j = 0; j < 8; j++, q += 4 * m) UNROLL for (int t = 0; t < live; t++)
-			d[2 * t + j / 4 * (halves - 1)] = ri_dot(d[2 * t + j / 4 * (halves - 1)], w[j], q + 4 * t);
-		UNROLL for (int t = 0; t < live; t++) {
-			const int at = t0 + t;
-			const rf scale = rf_set(o->scale[at]);
+		UNROLL for (int j = 0; j < 8; j++, q += 4 * m) UNROLL for (int t = 0; t < live; t++) {
+			const int h = j / 4 * (halves - 1);
+			const ri x = ri_set(load_int(q + 4 * t));
+			UNROLL for (int p = 0; p < panels; p++) d[p][t][h] = ri_dot(d[p][t][h], g[p].w[j], x);
+		}
+		UNROLL for (int t = 0; t < live; t++) UNROLL for (int p = 0; p < panels; p++) {
+			const rf *s = g[p].s, scale = rf_set(o->scale[t0 + t]);
+			rf *a = &acc[p][t0 + t];
 			if (two)
-				acc[at] = rf_fma(rf_fma(rf_of(d[2 * t + 1]), s[1], rf_mul(rf_of(d[2 * t]), s[0])), scale, acc[at]);
+				*a = rf_fma(rf_fma(rf_of(d[p][t][1]), s[1], rf_mul(rf_of(d[p][t][0]), s[0])), scale, *a);
 			else
-				acc[at] = rf_fma(rf_of(d[2 * t]), rf_mul(s[0], scale), acc[at]);
+				*a = rf_fma(rf_of(d[p][t][0]), rf_mul(s[0], scale), *a);
 			if (kind == PANEL_MIN)
-				acc[at] = rf_fma(s[1], rf_set(o->smin[at]), acc[at]);
+				*a = rf_fma(s[1], rf_set(o->smin[t0 + t]), *a);
 			if (kind == PANEL_MIN2) {
-				acc[at] = rf_fma(s[1], rf_set(o->smin16[at]), acc[at]);
-				acc[at] = rf_fma(s[2], rf_set(o->smin16[m + (size_t)at]), acc[at]);
+				*a = rf_fma(s[1], rf_set(o->smin16[t0 + t]), *a);
+				*a = rf_fma(s[2], rf_set(o->smin16[m + (size_t)(t0 + t)]), *a);
 			}
 		}
 	}
-}
-
-/* The first `rows` of sixteen floats; a panel's last rows may not exist. */
-INLINE rf load_rows(const float *p, int rows)
-{
-	if (rows == STAVE_PANEL)
-		return rf_load(p);
-	float all[STAVE_PANEL] = {0};
-	memcpy(all, p, (size_t)rows * 4);
-	return rf_load(all);
-}
-INLINE void store_rows(float *p, rf v, int rows)
-{
-	float all[STAVE_PANEL];
-	if (rows == STAVE_PANEL) {
-		rf_store(p, v);
-		return;
-	}
-	rf_store(all, v);
-	memcpy(p, all, (size_t)rows * 4);
 }
 
 /* ---- one row of x ---- */
@@ -209,20 +202,21 @@ INLINE void one_row(enum stave_qtype t, const struct stave_packed *w, int p, con
 	const int per_block = stave_qtype_info(t).per / 32, groups = w->cols / 32;
 	struct panel_at at = panel_of(w, p);
 	struct panel_operand o = panel_operand_tile(operand, 0, 1, w->cols);
-	rf acc = rf_set(0);
+	rf acc[2][PANEL_TILE];
+	acc[0][0] = rf_set(0);
 	for (int g = 0; g < groups; at.scales += l.scales)
 		for (int i = 0; i < per_block; i++, g++, at.planes += l.bits * 64) {
 			ri codes[8];
 			rf s[3];
 			group_scales(t, at.scales, i, s);
 			group_codes(t, at.planes, at.scales, i, codes);
-			step(l.kind, 1, codes, s, &o, 1, &acc);
+			step(l.kind, 1, 1, &(struct group){codes, s}, &o, 1, acc);
 			o = panel_operand_at(o, 1);
 		}
 	const int rows = least(STAVE_PANEL, w->rows - p * STAVE_PANEL);
 	if (bias)
-		acc = rf_add(acc, load_rows(bias + p * STAVE_PANEL, rows));
-	store_rows(y + p * STAVE_PANEL, acc, rows);
+		acc[0][0] = rf_add(acc[0][0], rf_load_n(bias + p * STAVE_PANEL, rows));
+	rf_store_n(y + p * STAVE_PANEL, acc[0][0], rows);
 }
 
 /* ---- several rows of x ---- */
@@ -251,45 +245,42 @@ INLINE void expand(enum stave_qtype t, const struct stave_packed *w, int p, int 
 		}
 }
 
-/* A register tile: `groups` records of one panel times the rows of an operand's tile (at the first group). */
+/* A register tile: `groups` records of one panel or two times the rows of an operand's tile (at the first group). */
 struct tile {
-	const char *record;
+	const char *record[2];
 	int groups;
 	struct panel_operand o;
-	float *y;   /* first output of the panel, first row of the tile */
-	size_t ldy;
-	int rows;   /* of the panel that exist */
-	bool first; /* y holds no sums yet */
-	const float *bias; /* of this panel, after the last group; or NULL */
+	float *sums; /* (rows of the tile, 32) */
 };
 
-INLINE void run_tile(enum panel_kind kind, const int count, const struct tile *a)
+INLINE void run_tile(enum panel_kind kind, const int panels, const int count, const struct tile *a)
 {
-	rf acc[PANEL_TILE];
-	UNROLL for (int t = 0; t < count; t++) acc[t] = a->first ? rf_set(0) : load_rows(a->y + (size_t)t * a->ldy, a->rows);
+	rf acc[2][PANEL_TILE];
+	UNROLL for (int t = 0; t < count; t++) UNROLL for (int p = 0; p < panels; p++)
+		acc[p][t] = rf_load(a->sums + (2 * t + p) * STAVE_PANEL);
 	struct panel_operand o = a->o;
-	const char *record = a->record;
-	for (int g = 0; g < a->groups; g++, record += record_bytes(kind)) {
-		const float *scales = (const float *)(const void *)(record + 512);
-		rf s[3];
-		UNROLL for (size_t k = 0; k < record_bytes(kind) / 64 - 8; k++) s[k] = rf_load(scales + 16 * k);
-		step(kind, count, (const ri *)(const void *)record, s, &o, o.m, acc);
+	size_t at = 0;
+	for (int i = 0; i < a->groups; i++, at += record_bytes(kind)) {
+		struct group g[2];
+		UNROLL for (int p = 0; p < panels; p++)
+			g[p] = (struct group){(const ri *)(const void *)(a->record[p] + at), (const rf *)(const void *)(a->record[p] + at + 512)};
+		step(kind, panels, count, g, &o, o.m, acc);
 		o = panel_operand_at(o, 1);
 	}
-	UNROLL for (int t = 0; t < count; t++) {
-		rf v = a->bias ? rf_add(acc[t], load_rows(a->bias, a->rows)) : acc[t];
-		store_rows(a->y + (size_t)t * a->ldy, v, a->rows);
-	}
+	UNROLL for (int t = 0; t < count; t++) UNROLL for (int p = 0; p < panels; p++)
+		rf_store(a->sums + (2 * t + p) * STAVE_PANEL, acc[p][t]);
 }
 
-#define COUNTS(X, kind) X(kind, 1) X(kind, 2) X(kind, 3) X(kind, 4) X(kind, 5) X(kind, 6) X(kind, 7) X(kind, 8) X(kind, 9) X(kind, 10) X(kind, 11) X(kind, 12)
-#define KINDS(X) COUNTS(X, SYM) COUNTS(X, MIN) COUNTS(X, TWO) COUNTS(X, MIN2)
-#define DEFINE(kind, count) \
-	static void tile_##kind##_##count(const struct tile *a) { run_tile(PANEL_##kind, count, a); }
-KINDS(DEFINE)
-#define NAME(kind, count) tile_##kind##_##count,
-static void (*const tiles[4][PANEL_TILE])(const struct tile *) = {
-	{COUNTS(NAME, SYM)}, {COUNTS(NAME, MIN)}, {COUNTS(NAME, TWO)}, {COUNTS(NAME, MIN2)},
+#define COUNTS(X, kind, p) X(kind, p, 1) X(kind, p, 2) X(kind, p, 3) X(kind, p, 4) X(kind, p, 5) X(kind, p, 6)
+#define KINDS(X, p) COUNTS(X, SYM, p) COUNTS(X, MIN, p) COUNTS(X, TWO, p) COUNTS(X, MIN2, p)
+#define DEFINE(kind, p, count) \
+	static void tile_##kind##_##p##_##count(const struct tile *a) { run_tile(PANEL_##kind, p, count, a); }
+KINDS(DEFINE, 1)
+KINDS(DEFINE, 2)
+#define NAME(kind, p, count) tile_##kind##_##p##_##count,
+static void (*const tiles[2][4][PANEL_TILE])(const struct tile *) = {
+	{{COUNTS(NAME, SYM, 1)}, {COUNTS(NAME, MIN, 1)}, {COUNTS(NAME, TWO, 1)}, {COUNTS(NAME, MIN2, 1)}},
+	{{COUNTS(NAME, SYM, 2)}, {COUNTS(NAME, MIN, 2)}, {COUNTS(NAME, TWO, 2)}, {COUNTS(NAME, MIN2, 2)}},
 };
 
 /* Per type, the two functions that know its bits. */
@@ -310,31 +301,103 @@ static const struct {
 	void (*expand)(const struct stave_packed *w, int p, int g0, int g1, char *record);
 } types[STAVE_QTYPE_COUNT] = {TYPES(TYPE_ROW)};
 
-/* A chunk: panels and groups that are expanded together. With one tile of rows each record is used once, so it need only
- * pass through the first-level cache; with more, the panels wait in the second level while the tiles of x, which fit the
- * first, pass over them. */
-struct chunk { int panels, groups; };
-INLINE struct chunk chunk_of(int n)
+/* A block of the product: tiles t0..t1 of x, groups g0..g1 and panels p0..p1 of W. Within it the operand stays in the
+ * second-level cache while the weights stream past: each pair of panels is expanded chunk by chunk, and each chunk meets all
+ * the tiles. Partial sums of a pair lie side by side in scratch: rows of y are often a power of two apart and would evict each other. */
+enum { BLOCK_TILES = PANEL_BLOCK_ROWS / PANEL_TILE, BLOCK_GROUPS = 64 };
+
+struct block {
+	const struct stave_packed *w;
+	const void *operand;
+	int n, t0, t1, g0, g1, p0, p1;
+	float *y;
+	size_t ldy;
+	const float *bias;
+	float *sums;   /* (rows of the tiles, 32) */
+	char *records; /* (2, PANEL_CHUNK) */
+};
+
+/* Of the pair of panels from p on, the planes of the groups from g on, in parts that the tiles prefetch one after the other. */
+struct ahead {
+	const char *planes[2];
+	size_t bytes, part;
+};
+
+static struct ahead look_ahead(const struct block *b, int p, int g)
 {
-	return n <= PANEL_TILE ? (struct chunk){1, 8} : (struct chunk){PANEL_CHUNK_PANELS, PANEL_CHUNK_GROUPS};
+	struct ahead a = {{NULL, NULL}, 0, 0};
+	if (g >= b->g1) {
+		g = b->g0;
+		p += 2;
+	}
+	const size_t group = (size_t)panel_layouts[b->w->type].bits * 64;
+	for (int i = 0; p < b->p1 && i < 2; i++)
+		a.planes[i] = panel_of(b->w, least(p + i, b->p1 - 1)).planes + (size_t)g * group;
+	if (p < b->p1)
+		a.bytes = (size_t)least(PANEL_CHUNK, b->g1 - g) * group;
+	a.part = (a.bytes / 64 / (size_t)(b->t1 - b->t0) + 1) * 64;
+	return a;
 }
 
-/* Every tile of x over the expanded groups g0..g1 of panels p0..p1. */
-static void run_chunk(const struct stave_packed *w, int p0, int p1, int g0, int g1, const void *operand, int n, float *y,
-                      size_t ldy, const float *bias, const char *scratch)
+static void prefetch(const struct ahead *a, size_t part)
 {
-	const enum panel_kind kind = panel_layouts[w->type].kind;
-	const size_t panel = (size_t)(g1 - g0) * record_bytes(kind);
-	for (int tile = 0; tile < panel_tiles(n); tile++) {
-		struct tile a = {.groups = g1 - g0, .ldy = ldy, .first = g0 == 0};
-		a.o = panel_operand_at(panel_operand_tile(operand, tile, n, w->cols), g0);
-		for (int p = p0; p < p1; p++) {
-			a.record = scratch + (size_t)(p - p0) * panel;
-			a.y = y + (size_t)panel_tile_first(tile, n) * ldy + p * STAVE_PANEL;
-			a.rows = least(STAVE_PANEL, w->rows - p * STAVE_PANEL);
-			a.bias = bias && g1 * 32 == w->cols ? bias + p * STAVE_PANEL : NULL;
-			tiles[kind][a.o.m - 1](&a);
+	for (size_t at = part * a->part; at < (part + 1) * a->part && at < a->bytes; at += 64)
+		for (int i = 0; i < 2; i++)
+			_mm_prefetch(a->planes[i] + at, _MM_HINT_T1);
+}
+
+/* The tiles over the expanded groups g.. of `panels` panels; next: what will be expanded after this. */
+static void run_chunk(const struct block *b, int panels, int g, int groups, const struct ahead *next)
+{
+	const enum panel_kind kind = panel_layouts[b->w->type].kind;
+	struct tile a = {.groups = groups};
+	for (int i = 0; i < 2; i++)
+		a.record[i] = b->records + (size_t)(i * PANEL_CHUNK) * record_bytes(kind);
+	a.sums = b->sums;
+	for (int t = b->t0; t < b->t1; t++) {
+		a.o = panel_operand_at(panel_operand_tile(b->operand, t, b->n, b->w->cols), g);
+		tiles[panels - 1][kind][a.o.m - 1](&a);
+		a.sums += a.o.m * 2 * STAVE_PANEL;
+		prefetch(next, (size_t)(t - b->t0));
+	}
+}
+
+/* Sums of a pair of panels from y, or zero before the first group; and back, with the bias after the last group. */
+static void load_sums(const struct block *b, int p, int panels, int r0, int r1)
+{
+	for (int r = r0; r < r1; r++)
+		for (int i = 0; i < panels; i++) {
+			const int o = (p + i) * STAVE_PANEL, rows = least(STAVE_PANEL, b->w->rows - o);
+			rf v = b->g0 ? rf_load_n(b->y + (size_t)r * b->ldy + o, rows) : rf_set(0);
+			rf_store(b->sums + (size_t)(r - r0) * 2 * STAVE_PANEL + STAVE_PANEL * i, v);
 		}
+}
+static void store_sums(const struct block *b, int p, int panels, int r0, int r1)
+{
+	const float *bias = b->g1 * PANEL_GROUP == b->w->cols ? b->bias : NULL;
+	for (int r = r0; r < r1; r++)
+		for (int i = 0; i < panels; i++) {
+			const int o = (p + i) * STAVE_PANEL, rows = least(STAVE_PANEL, b->w->rows - o);
+			rf v = rf_load(b->sums + (size_t)(r - r0) * 2 * STAVE_PANEL + STAVE_PANEL * i);
+			rf_store_n(b->y + (size_t)r * b->ldy + o, bias ? rf_add(v, rf_load_n(bias + o, rows)) : v, rows);
+		}
+}
+
+static void run_block(const struct block *b)
+{
+	const size_t panel = (size_t)PANEL_CHUNK * record_bytes(panel_layouts[b->w->type].kind);
+	const int r0 = panel_tile_first(b->t0, b->n), r1 = panel_tile_first(b->t1, b->n);
+	for (int p = b->p0; p < b->p1; p += 2) {
+		const int panels = least(2, b->p1 - p);
+		load_sums(b, p, panels, r0, r1);
+		for (int g = b->g0; g < b->g1; g += PANEL_CHUNK) {
+			const int end = least(b->g1, g + PANEL_CHUNK);
+			struct ahead next = look_ahead(b, p, end);
+			for (int i = 0; i < panels; i++)
+				types[b->w->type].expand(b->w, p + i, g, end, b->records + (size_t)i * panel);
+			run_chunk(b, panels, g, end - g, &next);
+		}
+		store_sums(b, p, panels, r0, r1);
 	}
 }
 
@@ -346,14 +409,15 @@ void STAVE_LEVELED(panel_int_multiply)(const struct stave_packed *w, int p0, int
 			types[w->type].one_row(w, p, operand, y, bias);
 		return;
 	}
-	const struct chunk c = chunk_of(n);
-	const int groups = w->cols / 32;
-	const size_t record = record_bytes(panel_layouts[w->type].kind);
-	for (int p = p0; p < p1; p += c.panels)
-		for (int g = 0; g < groups; g += c.groups) {
-			const int pe = least(p1, p + c.panels), ge = least(groups, g + c.groups);
-			for (int i = p; i < pe; i++)
-				types[w->type].expand(w, i, g, ge, (char *)scratch + (size_t)(i - p) * (size_t)(ge - g) * record);
-			run_chunk(w, p, pe, g, ge, operand, n, y, ldy, bias, scratch);
+	const int groups = w->cols / PANEL_GROUP;
+	struct block b = {.w = w, .operand = operand, .n = n, .p0 = p0, .p1 = p1, .y = y, .ldy = ldy, .bias = bias};
+	b.sums = scratch;
+	b.records = (char *)scratch + PANEL_SUMS_BYTES;
+	for (b.t0 = 0; b.t0 < panel_tiles(n); b.t0 = b.t1) {
+		b.t1 = least(panel_tiles(n), b.t0 + BLOCK_TILES);
+		for (b.g0 = 0; b.g0 < groups; b.g0 = b.g1) {
+			b.g1 = least(groups, b.g0 + BLOCK_GROUPS);
+			run_block(&b);
 		}
+	}
 }

@@ -22,7 +22,7 @@ INLINE int load_int(const void *p)
 
 #ifdef __AVX512F__
 
-enum { SUB = 12 }; /* rows of x whose integer sums are in registers at once */
+enum { SUB = 6 }; /* rows of x whose integer sums (of two panels) are in registers at once */
 
 typedef __m512i ri;
 typedef __m512 rf;
@@ -54,16 +54,18 @@ INLINE rf rf_bits(ri a) { return _mm512_castsi512_ps(a); }
 INLINE rf rf_set(float a) { return _mm512_set1_ps(a); }
 INLINE rf rf_load(const float *p) { return _mm512_loadu_ps(p); }
 INLINE void rf_store(float *p, rf a) { _mm512_storeu_ps(p, a); }
+/* The first n of sixteen; the others load as zero and are not touched. */
+INLINE rf rf_load_n(const float *p, int n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
+INLINE void rf_store_n(float *p, rf a, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), a); }
 INLINE rf rf_half(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256(p)); }
 INLINE rf rf_mul(rf a, rf b) { return _mm512_mul_ps(a, b); }
 INLINE rf rf_add(rf a, rf b) { return _mm512_add_ps(a, b); }
 INLINE rf rf_fma(rf a, rf b, rf c) { return _mm512_fmadd_ps(a, b, c); }
 
-/* acc += the dot product of each row's four codes (unsigned) with the four signed bytes at a. Without VNNI the bytes are
+/* acc += the dot product of each row's four codes (unsigned) with the four signed bytes of x's. Without VNNI the bytes are
  * widened, even and odd ones apart: pairs of products of bytes do not fit 16 bits. */
-INLINE ri ri_dot(ri acc, ri w, const void *a)
+INLINE ri ri_dot(ri acc, ri w, ri x)
 {
-	ri x = _mm512_set1_epi32(load_int(a));
 #ifdef __AVX512VNNI__
 	return _mm512_dpbusd_epi32(acc, w, x);
 #else
@@ -75,7 +77,7 @@ INLINE ri ri_dot(ri acc, ri w, const void *a)
 
 #else
 
-enum { SUB = 3 };
+enum { SUB = 2 };
 
 typedef struct { __m256i a, b; } ri;
 typedef struct { __m256 a, b; } rf;
@@ -127,6 +129,16 @@ INLINE void rf_store(float *p, rf x)
 	_mm256_storeu_ps(p, x.a);
 	_mm256_storeu_ps(p + 8, x.b);
 }
+INLINE __m256i first(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+INLINE rf rf_load_n(const float *p, int n)
+{
+	return (rf){_mm256_maskload_ps(p, first(n)), _mm256_maskload_ps(p + 8, first(n - 8))};
+}
+INLINE void rf_store_n(float *p, rf x, int n)
+{
+	_mm256_maskstore_ps(p, first(n), x.a);
+	_mm256_maskstore_ps(p + 8, first(n - 8), x.b);
+}
 INLINE rf rf_half(const void *p)
 {
 	return (rf){_mm256_cvtph_ps(_mm_loadu_si128(p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p + 1))};
@@ -142,10 +154,9 @@ INLINE __m256i half_dot(__m256i acc, __m256i w, __m256i x)
 	return _mm256_add_epi32(acc, _mm256_add_epi32(even, odd));
 }
 /* As above: bytes widened, because pairs of products do not fit 16 bits. */
-INLINE ri ri_dot(ri acc, ri w, const void *a)
+INLINE ri ri_dot(ri acc, ri w, ri x)
 {
-	__m256i x = _mm256_set1_epi32(load_int(a));
-	return (ri){half_dot(acc.a, w.a, x), half_dot(acc.b, w.b, x)};
+	return (ri){half_dot(acc.a, w.a, x.a), half_dot(acc.b, w.b, x.b)};
 }
 #undef BOTH
 
