@@ -14,18 +14,21 @@
 #include "base/json.h"
 #include "base/sys.h"
 #include "cli/cli.h"
+#include "cli/engine.h"
 #include "cost/machine.h"
 #include "infer/infer.h"
 
 #define PROMPT_MAX ((size_t)64 << 20)
 
 struct options {
-	char *prompt, *stop, *dtype;
-	int64_t max_tokens, top_k, seed, context;
+	char *prompt, *stop;
+	int64_t max_tokens, top_k, seed;
 	double temperature, top_p, min_p, repeat_penalty;
 	bool json, echo;
+	struct cli_engine engine;
 };
 #define AT(field) offsetof(struct options, field)
+#define AT_ENGINE(field) offsetof(struct options, engine.field)
 static const struct stave_key keys[] = {
 	{"prompt", STAVE_KEY_STR, AT(prompt), NULL, 0, 0, NULL, "text to continue; without it stdin is read, or on a terminal a chat begins"},
 	{"max_tokens", STAVE_KEY_INT, AT(max_tokens), "256", 0, 1e9, NULL, "tokens to generate at most"},
@@ -37,8 +40,7 @@ static const struct stave_key keys[] = {
 	{"seed", STAVE_KEY_INT, AT(seed), "-1", -1, 9e15, NULL, "of the draws; -1 = a new one each time"},
 	{"stop", STAVE_KEY_STR, AT(stop), NULL, 0, 0, NULL, "text that ends the answer"},
 	{"echo", STAVE_KEY_BOOL, AT(echo), "yes", 0, 0, NULL, "print the prompt before its continuation"},
-	{"context", STAVE_KEY_INT, AT(context), "0", 0, 1e9, NULL, "positions of the cache; 0 = the model's, at most 4096"},
-	{"dtype", STAVE_KEY_STR, AT(dtype), "auto", 0, 0, NULL, "weights in memory: f32, bf16, or auto = bf16 if stored so and the CPU has it"},
+	CLI_ENGINE_KEYS(AT_ENGINE),
 	{"json", STAVE_KEY_BOOL, AT(json), "no", 0, 0, NULL, "print one JSON document instead of text and receipt"},
 };
 
@@ -147,11 +149,10 @@ struct speed {
 	const char *shortest;
 };
 
-/* What decoding read per second, by the cost model, against the machine's measured read bandwidth. */
-static struct speed measure(const struct stave_engine_info *info, const struct stave_event *v)
+/* What decoding read per second, against the machine's measured read bandwidth. */
+static struct speed measure(const struct stave_engine *e, const struct stave_event *v)
 {
 	struct speed s = {.shortest = "unknown: 'stave bench machine' measures this machine"};
-	struct stave_op ops[STAVE_OPS_MAX];
 	struct stave_machine machine;
 	int drawn = v->completion_tokens - 1; /* the first comes from the prompt's last row */
 	if (v->prefill_s > 0)
@@ -159,11 +160,7 @@ static struct speed measure(const struct stave_engine_info *info, const struct s
 	if (drawn < 1 || v->decode_s <= 0)
 		return s;
 	s.decode_per_s = drawn / v->decode_s;
-	int n = stave_cost_infer_ops(&info->shape, 1, v->prompt_tokens + drawn / 2, info->dtype, (double)stave_dtype_bytes(info->dtype), (double)stave_dtype_bytes(info->dtype), ops);
-	double bytes = 0;
-	for (int i = 0; i < n; i++)
-		bytes += (double)ops[i].count * ops[i].bytes;
-	s.bytes_per_s = bytes * s.decode_per_s;
+	s.bytes_per_s = stave_engine_token_bytes(e, v->prompt_tokens + drawn / 2) * s.decode_per_s;
 	if (stave_machine_load(&machine, NULL, NULL) || machine.read_bytes_s <= 0)
 		return s;
 	s.share = s.bytes_per_s / machine.read_bytes_s;
@@ -176,11 +173,12 @@ static const char *finish_name(enum stave_finish f)
 	return f == STAVE_FINISH_STOP ? "stop" : f == STAVE_FINISH_LENGTH ? "length" : "cancelled";
 }
 
-static void print_receipt(const char *model, const struct stave_engine_info *info, const struct stave_event *v, uint64_t seed)
+static void print_receipt(const char *model, const struct stave_engine *e, const struct stave_event *v, uint64_t seed)
 {
-	struct speed s = measure(info, v);
+	const struct stave_engine_info *info = stave_engine_info(e);
+	struct speed s = measure(e, v);
 	char load[32];
-	fprintf(stderr, "\nran %s (%s, loaded in %s)\n", model, stave_dtype_name(info->dtype), stave_duration_text(load, info->load_s));
+	fprintf(stderr, "\nran %s (%s, loaded in %s)\n", model, info->type, stave_duration_text(load, info->load_s));
 	fprintf(stderr, "  prompt       %d tokens, %.0f tokens/s\n", v->prompt_tokens, s.prefill_per_s);
 	fprintf(stderr, "  answer       %d tokens, %.1f tokens/s, finish %s, seed %llu\n", v->completion_tokens, s.decode_per_s, finish_name(v->finish),
 	        (unsigned long long)seed);
@@ -193,15 +191,16 @@ static void print_receipt(const char *model, const struct stave_engine_info *inf
 	fprintf(stderr, "  next         stave serve %s\n", model);
 }
 
-static void print_json(const char *model, const struct stave_engine_info *info, const struct answer *a, uint64_t seed)
+static void print_json(const char *model, const struct stave_engine *e, const struct answer *a, uint64_t seed)
 {
-	struct speed s = measure(info, &a->end);
+	const struct stave_engine_info *info = stave_engine_info(e);
+	struct speed s = measure(e, &a->end);
 	struct stave_buf text = {0};
 	char hash[17];
 	snprintf(hash, sizeof hash, "%016llx", (unsigned long long)a->end.logits_hash);
 	stave_utf8_clean(a->text.p ? a->text.p : "", a->text.len, &text);
-	json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s, s:s, s:s}", "model", model, "dtype",
-	                      stave_dtype_name(info->dtype), "text", text.p ? text.p : "", "finish_reason", finish_name(a->end.finish), "prompt_tokens",
+	json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s, s:s, s:s}", "model", model, "type",
+	                      info->type, "text", text.p ? text.p : "", "finish_reason", finish_name(a->end.finish), "prompt_tokens",
 	                      a->end.prompt_tokens, "completion_tokens", a->end.completion_tokens, "seed", (json_int_t)seed, "load_s", info->load_s, "prefill_s",
 	                      a->end.prefill_s, "decode_s", a->end.decode_s, "prefill_tokens_per_s", s.prefill_per_s, "decode_tokens_per_s", s.decode_per_s,
 	                      "decode_bytes_per_s", s.bytes_per_s, "bandwidth_share", s.share, "shortest_stave", s.shortest, "logits_hash", hash, "weights_hash",
@@ -239,11 +238,11 @@ static int complete(struct stave_engine *e, const struct options *o, const char 
 	if (!(rc = stave_encode(encoder, prompt, n, false, &ids, err)))
 		rc = generate(e, o, seed, &ids, stop, o->stop && *o->stop ? 1 : 0, NULL, 0, &a, err);
 	if (!rc && o->json)
-		print_json(model, info, &a, seed);
+		print_json(model, e, &a, seed);
 	if (!rc && !o->json) {
 		putchar('\n');
 		fflush(stdout);
-		print_receipt(model, info, &a.end, seed);
+		print_receipt(model, e, &a.end, seed);
 	}
 	if (!rc && a.end.finish == STAVE_FINISH_CANCELLED)
 		rc = stave_err_set(err, STAVE_EINTERRUPTED, "interrupted after %d tokens", a.end.completion_tokens);
@@ -312,8 +311,11 @@ static int chat_turn(struct stave_engine *e, const struct options *o, struct sta
 	if (!rc)
 		rc = generate(e, o, seed_of(o), &ids, stop, n_stop, stop_ids, n_ids, &a, err);
 	if (!rc) {
-		struct speed s = measure(info, &a.end);
-		chat_add(c, "assistant", a.text.p ? a.text.p : "");
+		struct speed s = measure(e, &a.end);
+		struct stave_buf clean = {0}; /* templates want UTF-8 */
+		stave_utf8_clean(a.text.p ? a.text.p : "", a.text.len, &clean);
+		chat_add(c, "assistant", clean.p ? clean.p : "");
+		stave_buf_free(&clean);
 		putchar('\n');
 		fprintf(stderr, "  [%d tokens, %.1f tokens/s, %s]\n", a.end.completion_tokens, s.decode_per_s, finish_name(a.end.finish));
 	}
@@ -356,7 +358,7 @@ static int chat(struct stave_engine *e, const struct options *o, struct stave_er
 
 /* ---- the verb ---- */
 
-static int run(const struct options *o, const char *model, struct stave_err *err)
+static int run(struct options *o, const char *model, struct stave_err *err)
 {
 	struct stave_engine *e;
 	struct stave_buf in = {0};
@@ -371,11 +373,12 @@ static int run(const struct options *o, const char *model, struct stave_err *err
 		prompt = in.p ? in.p : "";
 		n = in.len;
 	}
-	struct stave_engine_config c = {.model = model, .slots = 1, .context = (int)o->context, .queue = 1, .dtype = o->dtype};
-	if (!(rc = stave_engine_open(&e, &c, err))) {
+	struct stave_engine_config c = {.model = model, .slots = 1, .queue = 1};
+	if (!(rc = cli_engine_config(&o->engine, &c, err)) && !(rc = stave_engine_open(&e, &c, err))) {
 		rc = prompt ? complete(e, o, model, prompt, n, err) : chat(e, o, err);
 		stave_engine_close(e);
 	}
+	cli_engine_free(&o->engine);
 	stave_buf_free(&in);
 	return rc;
 }

@@ -12,14 +12,21 @@ static int lists_open(struct stave_engine *e, struct stave_err *err)
 {
 	size_t n = (size_t)e->m.info.slots;
 	e->running = calloc(n, sizeof *e->running);
+	e->free_slots = calloc(n, sizeof *e->free_slots);
 	e->turn = calloc(n, sizeof *e->turn);
 	e->batch = calloc(n, sizeof *e->batch);
 	e->members = calloc(n, sizeof *e->members);
-	e->rows = calloc(n, sizeof *e->rows);
+	e->rows = calloc((size_t)e->m.rows, sizeof *e->rows);
 	e->drawn = calloc(n, sizeof *e->drawn);
-	if (e->running && e->turn && e->batch && e->members && e->rows && e->drawn)
-		return 0;
-	return stave_err_set(err, STAVE_ENOMEM, "out of memory for %zu slots", n);
+	if (!e->running || !e->free_slots || !e->turn || !e->batch || !e->members || !e->rows || !e->drawn)
+		return stave_err_set(err, STAVE_ENOMEM, "out of memory for %zu slots", n);
+	for (size_t i = 0; i < n; i++)
+		e->free_slots[i] = (int)(n - 1 - i);
+	e->pace = (struct pace){.idle_s = e->m.idle_s, .slots = e->m.info.slots};
+	e->now.pages = e->m.info.pages;
+	e->now.cache_total = (int64_t)e->m.info.pages * STAVE_PAGE;
+	e->stats = e->now;
+	return 0;
 }
 
 static void *work(void *arg)
@@ -47,7 +54,6 @@ int stave_engine_open(struct stave_engine **out, const struct stave_engine_confi
 		return stave_err_set(err, STAVE_ENOMEM, "out of memory opening the engine");
 	e->c = *c;
 	e->inbox_end = &e->inbox;
-	e->waiting_end = &e->waiting;
 	pthread_mutex_init(&e->lock, NULL);
 	pthread_cond_init(&e->wake, NULL);
 	int rc = pthread_create(&e->worker, NULL, work, e);
@@ -80,6 +86,7 @@ void stave_engine_close(struct stave_engine *e)
 	unload_model(&e->m);
 	free(e->cancels);
 	free(e->running);
+	free(e->free_slots);
 	free(e->turn);
 	free(e->batch);
 	free(e->members);
@@ -92,6 +99,8 @@ void stave_engine_close(struct stave_engine *e)
 
 const struct stave_engine_info *stave_engine_info(const struct stave_engine *e) { return &e->m.info; }
 
+double stave_engine_token_bytes(const struct stave_engine *e, int past) { return stave_lm_token_bytes(e->m.lm, past); }
+
 struct stave_engine_stats stave_engine_stats(struct stave_engine *e)
 {
 	pthread_mutex_lock(&e->lock);
@@ -103,72 +112,6 @@ struct stave_engine_stats stave_engine_stats(struct stave_engine *e)
 
 /* ---- requests ---- */
 
-void seq_free(struct seq *s)
-{
-	if (!s)
-		return;
-	stream_free(&s->stream);
-	free((void *)s->r.ids);
-	free((void *)s->r.stop_ids);
-	free((void *)s->r.sampling.bias_ids);
-	free((void *)s->r.sampling.bias);
-	free(s);
-}
-
-static int check(const struct stave_engine *e, const struct stave_request *r, struct stave_err *err)
-{
-	int V = e->m.info.shape.V, context = e->m.info.context, rc;
-	if (r->n_ids < 1)
-		return stave_err_set(err, STAVE_EUSAGE, "the prompt is empty");
-	if (r->n_ids > context)
-		return stave_err_set(err, STAVE_EUSAGE, "the prompt has %d tokens; the context holds %d", r->n_ids, context);
-	for (int i = 0; i < r->n_ids; i++)
-		if (r->ids[i] < 0 || r->ids[i] >= V)
-			return stave_err_set(err, STAVE_EUSAGE, "the prompt holds token %d; the vocabulary has 0..%d", r->ids[i], V - 1);
-	if (r->logprobs > STAVE_TOP_MAX)
-		return stave_err_set(err, STAVE_EUSAGE, "logprobs must be at most %d, not %d", STAVE_TOP_MAX, r->logprobs);
-	for (int i = 0; i < r->n_stop; i++)
-		if (!*r->stop[i])
-			return stave_err_set(err, STAVE_EUSAGE, "a stop text is empty");
-	if ((rc = stave_sampling_check(&r->sampling, e->m.V, err)))
-		return rc;
-	return 0;
-}
-
-static void *copy(const void *p, size_t n) /* NULL for nothing; out of memory is NULL too, with n > 0 */
-{
-	void *q = n ? malloc(n) : NULL;
-	return q ? memcpy(q, p, n) : NULL;
-}
-
-/* A sequence that owns all the request points to; NULL when memory is out. */
-static struct seq *seq_new(const struct stave_engine *e, const struct stave_request *r)
-{
-	struct seq *s = calloc(1, sizeof *s);
-	if (!s)
-		return NULL;
-	size_t n_ids = (size_t)r->n_ids, n_stop_ids = (size_t)r->n_stop_ids, n_bias = (size_t)r->sampling.n_bias;
-	int room = e->m.info.context - r->n_ids + 1; /* the last token drawn needs no place in the cache */
-	s->r = *r;
-	s->r.stop = NULL;
-	s->r.ids = copy(r->ids, n_ids * sizeof *r->ids);
-	s->r.stop_ids = copy(r->stop_ids, n_stop_ids * sizeof *r->stop_ids);
-	s->r.sampling.bias_ids = copy(r->sampling.bias_ids, n_bias * sizeof *r->sampling.bias_ids);
-	s->r.sampling.bias = copy(r->sampling.bias, n_bias * sizeof *r->sampling.bias);
-	s->limit = r->max_tokens >= 0 && r->max_tokens < room ? r->max_tokens : room;
-	s->slot = -1;
-	bool ok = s->r.ids && (!n_stop_ids || s->r.stop_ids) && (!n_bias || (s->r.sampling.bias_ids && s->r.sampling.bias));
-	s->stream.stop = calloc((size_t)r->n_stop + 1, sizeof *s->stream.stop);
-	for (int i = 0; ok && s->stream.stop && i < r->n_stop; i++) {
-		ok = (s->stream.stop[i] = strdup(r->stop[i])) != NULL;
-		s->stream.n_stop += ok;
-	}
-	if (ok && s->stream.stop)
-		return s;
-	seq_free(s);
-	return NULL;
-}
-
 /* Puts the whole list into the inbox, or says why not. */
 static int enqueue(struct stave_engine *e, struct seq *list, int n, uint64_t *ids, struct stave_err *err)
 {
@@ -177,7 +120,7 @@ static int enqueue(struct stave_engine *e, struct seq *list, int n, uint64_t *id
 	pthread_mutex_lock(&e->lock);
 	if (e->closing)
 		rc = stave_err_set(err, STAVE_EINTERRUPTED, "the engine is closing");
-	else if (e->queued + n > e->m.info.queue)
+	else if (n > e->m.info.queue - e->queued)
 		rc = stave_err_set(err, STAVE_ENOFIT, "%d sequences are waiting and the queue holds %d; try again later", e->queued, e->m.info.queue);
 	for (int i = 0; !rc && i < n; i++) {
 		struct seq *s = list;
@@ -199,13 +142,8 @@ int stave_engine_submit(struct stave_engine *e, const struct stave_request *r, i
 	struct seq *list = NULL, **end = &list;
 	int rc = 0;
 	for (int i = 0; !rc && i < n; i++)
-		rc = check(e, &r[i], err);
-	for (int i = 0; !rc && i < n; i++) {
-		if (!(*end = seq_new(e, &r[i])))
-			rc = stave_err_set(err, STAVE_ENOMEM, "out of memory for the request");
-		else
+		if (!(rc = seq_open(end, &e->m, &r[i], err)))
 			end = &(*end)->next;
-	}
 	if (!rc && !(rc = enqueue(e, list, n, ids, err)))
 		return 0;
 	while (list) {

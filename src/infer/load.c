@@ -1,167 +1,324 @@
-/* Loading: a Hugging Face directory becomes a decoder, samplers and buffers in one planned arena. The plan is logged before
- * memory is taken, and what does not fit is refused with the context that would. F32 weights stay in their own arena; for
- * BF16 they pass through it and it is given back. */
+/* Loading: model files become a decoder, cache pages, samplers and buffers in one planned arena. The plan is logged before
+ * memory is taken, and what does not fit is refused with the context that would. Planning and taking are the same calls, once
+ * on an arena that only counts. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/hash.h"
-#include "base/json.h"
 #include "base/sys.h"
 #include "infer/engine.h"
-#include "kernel/kernel.h"
 
 #define CONTEXT_DEFAULT 4096
+#define CACHE_TOKENS_MAX ((int64_t)1 << 34)
+
+/* ---- options ---- */
 
 static int limits(struct stave_engine_config *c, const struct stave_shape *s, struct stave_err *err)
 {
 	c->slots = c->slots ? c->slots : 8;
-	c->chunk = c->chunk ? c->chunk : 128;
+	c->chunk = c->chunk ? c->chunk : 512;
 	c->queue = c->queue ? c->queue : 64;
 	c->context = c->context ? c->context : s->T_max < CONTEXT_DEFAULT ? s->T_max : CONTEXT_DEFAULT;
 	if (c->slots < 1 || c->slots > 1024 || c->chunk < 1 || c->chunk > 65536 || c->queue < 1 || c->queue > 1 << 20)
 		return stave_err_set(err, STAVE_EUSAGE, "slots must be 1..1024, chunk 1..65536, queue 1..1048576; not %d, %d, %d", c->slots, c->chunk, c->queue);
 	if (c->context < 1 || c->context > s->T_max)
 		return stave_err_set(err, STAVE_EUSAGE, "context %d: the model was made for 1..%d positions", c->context, s->T_max);
-	c->chunk = c->chunk < c->context ? c->chunk : c->context;
+	if (c->cache_tokens < 0 || c->cache_tokens > CACHE_TOKENS_MAX || (c->cache_tokens && c->cache_tokens < c->context))
+		return stave_err_set(err, STAVE_EUSAGE, "cache_tokens must be 0, or at least the context of %d, not %lld", c->context, (long long)c->cache_tokens);
+	if (s->encoder || c->chunk > c->context) /* an encoder reads a text at once */
+		c->chunk = c->context;
 	return 0;
 }
 
-/* What config.json says the weights are stored as. */
-static bool stored_as_bf16(const char *dir)
+static int speculation(struct stave_engine_config *c, const struct stave_shape *s, struct stave_err *err)
 {
-	char path[STAVE_PATH];
-	json_t *j;
-	if (stave_path(path, dir, "config.json", NULL) || stave_json_load(&j, path, 16 << 20, NULL))
-		return false;
-	const char *t = stave_json_str(j, "dtype", stave_json_str(j, "torch_dtype", ""));
-	bool yes = !strcmp(t, "bfloat16");
-	json_decref(j);
-	return yes;
-}
-
-static int choose_dtype(const struct stave_engine_config *c, enum stave_dtype *out, struct stave_err *err)
-{
-	const char *t = c->dtype ? c->dtype : "auto";
-	if (!strcmp(t, "auto"))
-		*out = stave_has_bf16() && stored_as_bf16(c->model) ? STAVE_BF16 : STAVE_F32;
-	else if (!strcmp(t, "f32"))
-		*out = STAVE_F32;
-	else if (!strcmp(t, "bf16"))
-		*out = STAVE_BF16;
-	else
-		return stave_err_set(err, STAVE_EUSAGE, "dtype '%s': wanted auto, f32 or bf16", t);
+	if (c->draft && !c->speculate)
+		c->speculate = 4;
+	if (c->speculate < 0 || c->speculate > STAVE_SPECULATE_MAX || c->ngram < 0)
+		return stave_err_set(err, STAVE_EUSAGE, "speculate must be 0..%d and ngram not negative; not %d and %d", STAVE_SPECULATE_MAX, c->speculate, c->ngram);
+	if (c->speculate && !c->draft && !c->ngram)
+		c->ngram = 2;
+	if (s->encoder && c->speculate)
+		return stave_err_set(err, STAVE_EUSAGE, "an encoder generates nothing: it cannot speculate");
 	return 0;
 }
 
-/* What the engine itself holds beside the decoder; planned and taken by the same calls. */
-static void take(struct loaded *m, const struct stave_engine_config *c, struct stave_arena *a)
+static int choose_types(const struct stave_engine_config *c, enum stave_qtype *type, enum stave_cache_type *cache, struct stave_err *err)
 {
+	static const char *const caches[] = {[STAVE_CACHE_F32] = "f32", [STAVE_CACHE_BF16] = "bf16", [STAVE_CACHE_I8] = "i8"};
+	const char *k = c->cache ? c->cache : "bf16";
+	int i = 0;
+	*type = c->type && strcmp(c->type, "auto") ? stave_qtype_of_name(c->type) : STAVE_QTYPE_COUNT;
+	if (*type == STAVE_QTYPE_COUNT && c->type && strcmp(c->type, "auto"))
+		return stave_err_set(err, STAVE_EUSAGE, "type '%.40s': wanted auto or one of F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K, Q6_K …", c->type);
+	while (i < 3 && strcmp(caches[i], k))
+		i++;
+	if (i == 3)
+		return stave_err_set(err, STAVE_EUSAGE, "cache '%.40s': wanted bf16, i8 or f32", k);
+	*cache = (enum stave_cache_type)i;
+	return 0;
+}
+
+/* ---- memory ---- */
+
+struct plan {
+	struct stave_engine_config c;
+	struct stave_lm_config lm, draft;
+	struct stave_lm_memory lm_memory, draft_memory;
+	size_t own, total;
+};
+
+/* What the engine itself holds beside the decoders; planned and taken by the same calls. */
+static void take(struct loaded *m, const struct plan *p, struct stave_arena *a)
+{
+	size_t slots = (size_t)p->c.slots, lists = slots * (size_t)m->pages_each;
 	struct sampler planned;
-	m->logits = stave_arena_take(a, (size_t)c->slots * (size_t)m->layout.shape.V * sizeof *m->logits);
-	for (int i = 0; i < c->slots; i++)
+	m->logits = stave_arena_take(a, (size_t)m->rows * (size_t)m->info.shape.V * sizeof *m->logits);
+	for (int i = 0; i < p->c.slots; i++)
 		sampler_take(a->base ? &m->samplers[i] : &planned, m->V, a);
+	pages_take(&m->pages, p->lm.pages, a);
+	m->page_lists = stave_arena_take(a, lists * sizeof *m->page_lists);
+	m->idle_s = stave_arena_take(a, (slots + 1) * sizeof *m->idle_s);
+	if (!p->c.draft)
+		return;
+	m->draft_logits = stave_arena_take(a, slots * (size_t)stave_source_shape(m->draft_source)->V * sizeof *m->draft_logits);
+	m->draft_pages = stave_arena_take(a, lists * sizeof *m->draft_pages);
+	for (size_t i = 0; a->base && i < lists; i++)
+		m->draft_pages[i] = (int32_t)i;
 }
 
-static int plan(struct loaded *m, const struct stave_decoder_config *d, const struct stave_engine_config *c, struct stave_err *err)
+/* All memory with so many pages. */
+static int plan_with(struct loaded *m, struct plan *p, int pages, struct stave_err *err)
 {
-	struct stave_decoder_memory mem;
 	struct stave_arena a = stave_arena_plan("inference");
-	int rc = stave_decoder_plan(d, &mem, err);
+	p->lm.pages = pages;
+	int rc = stave_lm_plan(&p->lm, &p->lm_memory, err);
+	if (!rc && p->c.draft)
+		rc = stave_lm_plan(&p->draft, &p->draft_memory, err);
 	if (rc)
 		return rc;
-	take(m, c, &a);
-	struct stave_engine_info *info = &m->info;
-	size_t params = (size_t)m->layout.n * sizeof(float), stays = d->dtype == STAVE_F32 ? params : 0;
-	info->weights_bytes = mem.weights + stays;
-	info->cache_bytes = mem.cache;
-	info->workspace_bytes = mem.workspace + a.used;
-	info->planned_bytes = info->weights_bytes + info->cache_bytes + info->workspace_bytes;
-	char w[32], k[32], s[32], t[32], avail[32];
-	stave_log(STAVE_LOG_INFO, "memory plan: weights %s (%s), cache %s (%d x %d positions), workspace %s: %s", stave_bytes_text(w, (double)info->weights_bytes),
-	          stave_dtype_name(d->dtype), stave_bytes_text(k, (double)mem.cache), d->slots, d->context, stave_bytes_text(s, (double)info->workspace_bytes),
-	          stave_bytes_text(t, (double)info->planned_bytes));
-	size_t need = info->planned_bytes - stays + params, have = stave_memory_available_bytes(), fixed = need - mem.cache;
-	if (need <= have)
-		return 0;
-	int fits = have > fixed ? (int)((double)(have - fixed) / (double)mem.cache * d->context) : 0;
-	return stave_err_set(err, STAVE_ENOFIT, "the model needs %s and the machine has %s available; %s%d", stave_bytes_text(t, (double)need),
-	                     stave_bytes_text(avail, (double)have), fits > 0 ? "it would fit with --context " : "without any cache it would still not fit: context ",
-	                     fits);
-}
-
-static int load_weights(struct loaded *m, const struct stave_decoder_config *d, const struct stave_engine_config *c, struct stave_err *err)
-{
-	size_t bytes = (size_t)m->layout.n * sizeof(float), stays = d->dtype == STAVE_F32 ? bytes : 0;
-	int rc = stave_arena_open(&m->params, "parameters", bytes, err);
-	if (rc)
-		return rc;
-	float *p = stave_arena_take(&m->params, bytes);
-	if ((rc = stave_weights_load(&m->layout, p, c->model, err)))
-		return rc;
-	snprintf(m->info.model_hash, sizeof m->info.model_hash, "%016llx", (unsigned long long)stave_hash64(p, bytes, 0));
-	if ((rc = stave_arena_open(&m->arena, "inference", m->info.planned_bytes - stays, err)) ||
-	    (rc = stave_decoder_open(&m->decoder, d, &m->layout, p, &m->arena, err)))
-		return rc;
-	if (!stays)
-		stave_arena_close(&m->params);
-	take(m, c, &m->arena);
-	m->info.taken_bytes = m->arena.used + stays;
+	take(m, p, &a);
+	p->own = a.used;
+	p->total = p->lm_memory.total + p->draft_memory.total + p->own;
 	return 0;
 }
 
-/* One token through everything, so that the first request does not pay for first uses. */
+static int refuse(const struct loaded *m, const struct plan *p, size_t have, size_t fits, struct stave_err *err)
+{
+	char need[32], avail[32], could[96] = "without any cache it would still not fit";
+	if (fits)
+		snprintf(could, sizeof could, "it would fit with --%s %zu", fits >= (size_t)m->pages_each ? "cache-tokens" : "context", fits * STAVE_PAGE);
+	return stave_err_set(err, STAVE_ENOFIT, "the model needs %s and the machine has %s available; %s", stave_bytes_text(need, (double)p->total),
+	                     stave_bytes_text(avail, (double)have), could);
+}
+
+/* As many pages as were asked for; if nothing was asked, no more than fit. */
+static int choose_pages(struct loaded *m, struct plan *p, struct stave_err *err)
+{
+	int64_t tokens = p->c.cache_tokens ? p->c.cache_tokens : (int64_t)p->c.slots * m->pages_each * STAVE_PAGE;
+	int64_t want = (tokens + STAVE_PAGE - 1) / STAVE_PAGE;
+	int pages = want > INT32_MAX / 2 ? INT32_MAX / 2 : (int)want, rc = plan_with(m, p, pages, err);
+	size_t have = stave_memory_available_bytes(), full = p->total;
+	have -= have / 64; /* others take memory too, until it is ours */
+	if (rc || full <= have)
+		return rc;
+	if ((rc = plan_with(m, p, 1, err)))
+		return rc;
+	size_t one = p->total, each = pages > 1 ? (full - one) / (size_t)(pages - 1) + 1 : 1;
+	size_t fits = have > one ? (have - one) / each + 1 : 0;
+	if (fits >= (size_t)m->pages_each && !p->c.cache_tokens) {
+		stave_log(STAVE_LOG_WARN, "memory holds a cache of %zu of the %d pages that %d full contexts take", fits, pages, p->c.slots);
+		return plan_with(m, p, (int)fits, err);
+	}
+	p->total = full;
+	return refuse(m, p, have, fits, err);
+}
+
+static int plan_memory(struct loaded *m, struct plan *p, struct stave_err *err)
+{
+	int rc = choose_pages(m, p, err);
+	if (rc)
+		return rc;
+	struct stave_engine_info *info = &m->info;
+	info->pages = p->lm.pages;
+	info->weights_bytes = p->lm_memory.weights + p->draft_memory.weights;
+	info->cache_bytes = p->lm_memory.cache + p->draft_memory.cache;
+	info->workspace_bytes = p->lm_memory.workspace + p->draft_memory.workspace + p->own;
+	info->planned_bytes = p->total;
+	char w[32], k[32], s[32], t[32];
+	stave_log(STAVE_LOG_INFO, "memory plan: weights %s (%s), cache %s (%s, %d pages of %d positions), workspace %s: %s",
+	          stave_bytes_text(w, (double)info->weights_bytes), info->type, stave_bytes_text(k, (double)info->cache_bytes), info->cache, info->pages, STAVE_PAGE,
+	          stave_bytes_text(s, (double)info->workspace_bytes), stave_bytes_text(t, (double)info->planned_bytes));
+	return 0;
+}
+
+/* ---- parts ---- */
+
+static int open_adapters(struct loaded *m, const struct stave_engine_config *c, struct stave_err *err)
+{
+	if (c->n_adapters < 0 || c->n_adapters > 1024)
+		return stave_err_set(err, STAVE_EUSAGE, "%d adapters: wanted at most 1024", c->n_adapters);
+	m->adapters = calloc((size_t)c->n_adapters + 1, sizeof *m->adapters);
+	if (!m->adapters)
+		return stave_err_set(err, STAVE_ENOMEM, "out of memory for %d adapters", c->n_adapters);
+	for (int i = 0; i < c->n_adapters; i++) {
+		for (int k = 0; k < i; k++)
+			if (!strcmp(c->adapters[i].name, m->adapters[k].name))
+				return stave_err_set(err, STAVE_EUSAGE, "two adapters are called '%.100s'", c->adapters[i].name);
+		int rc = stave_adapter_open(&m->adapters[i].a, c->adapters[i].dir, m->source, err);
+		if (rc)
+			return rc;
+		m->n_adapters++;
+		if (!(m->adapters[i].name = strdup(c->adapters[i].name)))
+			return stave_err_set(err, STAVE_ENOMEM, "out of memory for %d adapters", c->n_adapters);
+	}
+	return 0;
+}
+
+/* Proposals are ids: they mean the same to both models only if the vocabularies are the same. */
+static int open_draft(struct loaded *m, const struct stave_engine_config *c, struct stave_err *err)
+{
+	struct stave_tokenizer *t;
+	int rc = stave_source_open(&m->draft_source, c->draft, err);
+	if (rc || (rc = stave_tokenizer_load(&t, c->draft, err)))
+		return rc;
+	bool same = stave_tokenizer_vocab(t) == stave_tokenizer_vocab(m->tokenizer);
+	struct stave_buf a = {0}, b = {0};
+	for (int32_t i = 0; same && i < stave_tokenizer_vocab(t); i++) {
+		a.len = b.len = 0;
+		same = !stave_decode(t, &i, 1, true, &a, NULL) && !stave_decode(m->tokenizer, &i, 1, true, &b, NULL) && a.len == b.len &&
+		       (!a.len || !memcmp(a.p, b.p, a.len));
+	}
+	stave_buf_free(&a);
+	stave_buf_free(&b);
+	stave_tokenizer_free(t);
+	const struct stave_shape *s = stave_source_shape(m->draft_source);
+	m->draft_V = s->V;
+	if (!same || s->V < m->V)
+		return stave_err_set(err, STAVE_ECONFIG, "the draft model %s has another vocabulary", c->draft);
+	if (s->encoder || s->T_max < m->info.context)
+		return stave_err_set(err, STAVE_ECONFIG, "the draft model %s %s", c->draft, s->encoder ? "is an encoder" : "was made for a shorter context; lower --context");
+	return 0;
+}
+
+static enum stave_embed default_embed(const struct stave_source *s)
+{
+	switch (stave_source_pooling(s)) {
+	case STAVE_POOL_MEAN: return STAVE_EMBED_MEAN;
+	case STAVE_POOL_LAST: return STAVE_EMBED_LAST;
+	case STAVE_POOL_CLS: return STAVE_EMBED_CLS;
+	default: return stave_source_shape(s)->encoder ? STAVE_EMBED_MEAN : STAVE_EMBED_LAST;
+	}
+}
+
+static int find_stops(struct loaded *m, struct stave_err *err)
+{
+	int n = 0;
+	for (int32_t i = 0; i < m->V; i++)
+		n += stave_tokenizer_is_stop(m->tokenizer, i);
+	m->stops = calloc((size_t)n + 1, sizeof *m->stops);
+	if (!m->stops)
+		return stave_err_set(err, STAVE_ENOMEM, "out of memory for %d stop tokens", n);
+	for (int32_t i = 0; i < m->V; i++)
+		if (stave_tokenizer_is_stop(m->tokenizer, i))
+			m->stops[m->n_stops++] = i;
+	return 0;
+}
+
+/* Files, and what follows from them and the options; no memory yet to speak of. */
+static int open_parts(struct loaded *m, struct plan *p, struct stave_err *err)
+{
+	struct stave_engine_config *c = &p->c;
+	enum stave_qtype type;
+	enum stave_cache_type cache = STAVE_CACHE_BF16;
+	int rc;
+	if ((rc = stave_source_open(&m->source, c->model, err)) || (rc = limits(c, stave_source_shape(m->source), err)) ||
+	    (rc = speculation(c, stave_source_shape(m->source), err)) || (rc = choose_types(c, &type, &cache, err)) ||
+	    (rc = stave_tokenizer_load(&m->tokenizer, c->model, err)))
+		return rc;
+	struct stave_engine_info *info = &m->info;
+	info->shape = *stave_source_shape(m->source);
+	info->slots = c->slots, info->context = c->context, info->chunk = c->chunk, info->queue = c->queue;
+	info->type = stave_qtype_info(type == STAVE_QTYPE_COUNT ? stave_source_main_type(m->source) : type).name;
+	info->cache = cache == STAVE_CACHE_F32 ? "f32" : cache == STAVE_CACHE_I8 ? "i8" : "bf16";
+	info->tokenizer = m->tokenizer;
+	snprintf(info->model_hash, sizeof info->model_hash, "%016llx", (unsigned long long)stave_source_hash(m->source));
+	int vocab = stave_tokenizer_vocab(m->tokenizer);
+	m->V = vocab < info->shape.V ? vocab : info->shape.V;
+	m->pages_each = (c->context + STAVE_PAGE - 1) / STAVE_PAGE;
+	m->embed = default_embed(m->source);
+	m->speculate = c->speculate;
+	m->ngram = c->ngram;
+	m->rows = c->slots * (1 + c->speculate);
+	m->samplers = calloc((size_t)c->slots, sizeof *m->samplers);
+	if (!m->samplers)
+		return stave_err_set(err, STAVE_ENOMEM, "out of memory for %d slots", c->slots);
+	p->lm = (struct stave_lm_config){.source = m->source, .type = type, .cache = cache, .context = c->context, .rows = m->rows + c->chunk};
+	if ((rc = find_stops(m, err)) || (rc = open_adapters(m, c, err)) || (c->draft && (rc = open_draft(m, c, err))))
+		return rc;
+	if (c->draft && c->slots > INT32_MAX / m->pages_each)
+		return stave_err_set(err, STAVE_EUSAGE, "%d slots of %d positions are too many for a draft model", c->slots, c->context);
+	p->draft = (struct stave_lm_config){.source = m->draft_source, .type = STAVE_QTYPE_COUNT, .cache = cache, .pages = c->draft ? c->slots * m->pages_each : 0,
+	                                    .context = c->context, .rows = c->slots + c->chunk};
+	return 0;
+}
+
+/* One token through everything, so that the first request does not pay for first uses; its time is the pace's first. */
 static void warm_up(struct loaded *m)
 {
-	struct stave_decode s = {.n = 1, .ids = (int32_t[]){0}};
-	stave_decoder_run(m->decoder, &s, 1);
-	stave_decoder_logits(m->decoder, &s.hidden, 1, m->logits);
+	struct stave_lm_rows s = {.n = 1, .ids = (int32_t[]){0}, .pages = (int32_t[]){0}};
+	for (int i = 0; i < 2; i++) {
+		double start = stave_now_s();
+		stave_lm_run(m->lm, &s, 1);
+		stave_lm_logits(m->lm, &s.hidden, 1, m->logits);
+		m->idle_s[1] = stave_now_s() - start;
+		if (m->info.slots == 1)
+			break;
+	}
+	if (m->draft) {
+		stave_lm_run(m->draft, &s, 1);
+		stave_lm_logits(m->draft, &s.hidden, 1, m->draft_logits);
+		stave_lm_times(m->draft);
+	}
+	stave_lm_times(m->lm);
 }
 
 int load_model(struct loaded *m, const struct stave_engine_config *config, struct stave_err *err)
 {
-	struct stave_engine_config c = *config;
-	struct stave_shape shape;
+	struct plan p = {.c = *config};
 	double start = stave_now_s();
 	int rc;
 	*m = (struct loaded){0};
-	if ((rc = stave_shape_load(&shape, c.model, err)) || (rc = limits(&c, &shape, err)) || (rc = stave_layout_open(&m->layout, &shape, err)) ||
-	    (rc = stave_tokenizer_load(&m->tokenizer, c.model, err)))
-		goto fail;
-	struct stave_decoder_config d = {.shape = shape, .slots = c.slots, .context = c.context, .rows = c.slots + c.chunk};
-	int vocab = stave_tokenizer_vocab(m->tokenizer);
-	m->V = vocab < shape.V ? vocab : shape.V;
-	m->samplers = calloc((size_t)c.slots, sizeof *m->samplers);
-	if (!m->samplers) {
-		rc = stave_err_set(err, STAVE_ENOMEM, "out of memory for %d slots", c.slots);
-		goto fail;
+	if ((rc = open_parts(m, &p, err)) || (rc = plan_memory(m, &p, err)) || (rc = stave_arena_open(&m->arena, "inference", m->info.planned_bytes, err)) ||
+	    (rc = stave_lm_open(&m->lm, &p.lm, &m->arena, err)) || (p.c.draft && (rc = stave_lm_open(&m->draft, &p.draft, &m->arena, err)))) {
+		unload_model(m);
+		return rc;
 	}
-	if ((rc = choose_dtype(&c, &d.dtype, err)) || (rc = plan(m, &d, &c, err)) || (rc = load_weights(m, &d, &c, err)))
-		goto fail;
-	warm_up(m);
-	struct stave_engine_info *info = &m->info;
-	info->shape = shape;
-	info->dtype = d.dtype;
-	info->slots = c.slots, info->context = c.context, info->chunk = c.chunk, info->queue = c.queue;
-	info->tokenizer = m->tokenizer;
-	info->load_s = stave_now_s() - start;
+	take(m, &p, &m->arena);
+	m->info.taken_bytes = m->arena.used;
+	pages_reset(&m->pages);
+	if (!m->info.shape.encoder)
+		warm_up(m);
+	m->info.load_s = stave_now_s() - start;
 	return 0;
-fail:
-	unload_model(m);
-	return rc;
 }
 
 void unload_model(struct loaded *m)
 {
-	stave_decoder_close(m->decoder);
+	stave_lm_close(m->draft);
+	stave_lm_close(m->lm);
+	for (int i = 0; i < m->n_adapters; i++) {
+		stave_adapter_close(m->adapters[i].a);
+		free(m->adapters[i].name);
+	}
+	free(m->adapters);
 	free(m->samplers);
+	free(m->stops);
 	if (m->arena.base)
 		stave_arena_close(&m->arena);
-	if (m->params.base)
-		stave_arena_close(&m->params);
 	if (m->tokenizer)
 		stave_tokenizer_free(m->tokenizer);
-	if (m->layout.params)
-		stave_layout_close(&m->layout);
+	stave_source_close(m->draft_source);
+	stave_source_close(m->source);
 	*m = (struct loaded){0};
 }

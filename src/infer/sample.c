@@ -13,7 +13,7 @@
 
 struct stave_sampling stave_sampling_default(void)
 {
-	return (struct stave_sampling){.temperature = 1, .top_p = 1, .repetition_penalty = 1};
+	return (struct stave_sampling){.temperature = 1, .top_p = 1, .typical_p = 1, .repetition_penalty = 1};
 }
 
 static int range(const char *name, double v, double min, double max, struct stave_err *err)
@@ -27,11 +27,14 @@ int stave_sampling_check(const struct stave_sampling *s, int V, struct stave_err
 {
 	int rc;
 	if ((rc = range("temperature", s->temperature, 0, 100, err)) || (rc = range("top_p", s->top_p, 0, 1, err)) ||
-	    (rc = range("min_p", s->min_p, 0, 1, err)) || (rc = range("top_k", s->top_k, 0, INT32_MAX, err)) ||
+	    (rc = range("min_p", s->min_p, 0, 1, err)) || (rc = range("typical_p", s->typical_p, 0, 1, err)) ||
+	    (rc = range("top_k", s->top_k, 0, INT32_MAX, err)) || (rc = range("penalty_last_n", s->penalty_last_n, 0, INT32_MAX, err)) ||
 	    (rc = range("repetition_penalty", s->repetition_penalty, 0.01, 100, err)) ||
 	    (rc = range("presence_penalty", s->presence_penalty, -100, 100, err)) ||
 	    (rc = range("frequency_penalty", s->frequency_penalty, -100, 100, err)))
 		return rc;
+	if (s->n_bias < 0)
+		return stave_err_set(err, STAVE_EUSAGE, "logit_bias has %d entries", s->n_bias);
 	for (int i = 0; i < s->n_bias; i++) {
 		if (s->bias_ids[i] < 0 || s->bias_ids[i] >= V)
 			return stave_err_set(err, STAVE_EUSAGE, "logit_bias names token %d; the vocabulary has 0..%d", s->bias_ids[i], V - 1);
@@ -47,7 +50,9 @@ void sampler_take(struct sampler *s, int V, struct stave_arena *a)
 	s->seen = stave_arena_take(a, (size_t)V * sizeof *s->seen);
 	s->made = stave_arena_take(a, (size_t)V * sizeof *s->made);
 	s->logit = stave_arena_take(a, (size_t)V * sizeof *s->logit);
+	s->score = stave_arena_take(a, (size_t)V * sizeof *s->score);
 	s->order = stave_arena_take(a, (size_t)V * sizeof *s->order);
+	s->allowed = stave_arena_take(a, ((size_t)V + 31) / 32 * sizeof *s->allowed);
 }
 
 void sampler_reset(struct sampler *s)
@@ -56,12 +61,21 @@ void sampler_reset(struct sampler *s)
 	memset(s->made, 0, (size_t)s->V * sizeof *s->made);
 }
 
+/* A prompt may hold ids that cannot be drawn: rows of the model beyond the tokenizer's vocabulary. */
 void sampler_note(struct sampler *s, int32_t id, bool generated)
 {
-	if (s->seen[id] < UINT16_MAX)
-		s->seen[id]++;
-	if (generated && s->made[id] < UINT16_MAX)
-		s->made[id]++;
+	if (id >= s->V)
+		return;
+	s->seen[id]++;
+	s->made[id] += generated;
+}
+
+void sampler_forget(struct sampler *s, int32_t id, bool generated)
+{
+	if (id >= s->V)
+		return;
+	s->seen[id]--;
+	s->made[id] -= generated;
 }
 
 /* Is candidate a before b: larger value, then lower id. A total order, so every selection is deterministic. */
@@ -97,16 +111,8 @@ static void select_first(const float *v, int32_t *order, int n, int k)
 	}
 }
 
-static const float *adjusted(struct sampler *s, const struct stave_sampling *p, const float *logits)
+static void penalize(struct sampler *s, const struct stave_sampling *p)
 {
-	bool penalties = p->repetition_penalty != 1 || p->presence_penalty != 0 || p->frequency_penalty != 0;
-	if (!penalties && !p->n_bias)
-		return logits;
-	memcpy(s->logit, logits, (size_t)s->V * sizeof *logits);
-	for (int i = 0; i < p->n_bias; i++)
-		s->logit[p->bias_ids[i]] += p->bias[i];
-	if (!penalties)
-		return s->logit;
 	for (int i = 0; i < s->V; i++) {
 		if (!s->seen[i])
 			continue;
@@ -116,6 +122,31 @@ static const float *adjusted(struct sampler *s, const struct stave_sampling *p, 
 			x -= p->presence_penalty + p->frequency_penalty * (float)s->made[i];
 		s->logit[i] = x;
 	}
+}
+
+static void ban(struct sampler *s, const struct sampler_bans *b)
+{
+	for (int i = 0; b->allowed && i < s->V; i++)
+		if (!(b->allowed[i / 32] >> (i % 32) & 1))
+			s->logit[i] = -INFINITY;
+	for (int list = 0; list < 2; list++)
+		for (int i = 0; i < b->n[list]; i++)
+			s->logit[b->ids[list][i]] = -INFINITY;
+}
+
+static const float *adjusted(struct sampler *s, const struct stave_sampling *p, const struct sampler_bans *b, const float *logits)
+{
+	bool penalties = p->repetition_penalty != 1 || p->presence_penalty != 0 || p->frequency_penalty != 0;
+	bool bans = b && (b->allowed || b->n[0] || b->n[1]);
+	if (!penalties && !p->n_bias && !bans)
+		return logits;
+	memcpy(s->logit, logits, (size_t)s->V * sizeof *logits);
+	for (int i = 0; i < p->n_bias; i++)
+		s->logit[p->bias_ids[i]] += p->bias[i];
+	if (penalties)
+		penalize(s, p);
+	if (bans) /* last, since what is forbidden stays so whatever is added to it */
+		ban(s, b);
 	return s->logit;
 }
 
@@ -151,15 +182,48 @@ static double weight_at(struct ranking *r, int i)
 	return exp((r->v[r->order[i]] - r->top) / r->t);
 }
 
-int32_t sampler_draw(struct sampler *s, const struct stave_sampling *p, const float *logits, uint64_t index)
+/* Of the first `n` candidates, whose weights sum to *mass, the typical ones, most typical first; returns how many, and their mass. The
+ * surprise of a candidate is -log p; the mean surprise is the entropy. */
+static int typical(struct sampler *s, struct ranking *r, float typical_p, int n, double *mass)
 {
-	const float *v = adjusted(s, p, logits);
+	double entropy = 0, sum = 0;
+	for (int i = 0; i < n; i++) {
+		double q = weight_at(r, i) / *mass;
+		entropy -= q > 0 ? q * log(q) : 0;
+	}
+	for (int i = 0; i < n; i++)
+		s->score[s->order[i]] = (float)-fabs(-log(weight_at(r, i) / *mass) - entropy);
+	select_first(s->score, s->order, n, n);
+	int keep = 0;
+	while (keep < n && (keep == 0 || sum < typical_p * *mass))
+		sum += weight_at(r, keep++);
+	*mass = sum;
+	return keep;
+}
+
+/* Draws from the first n candidates by their weights, which sum to `mass`. */
+static int32_t pick(struct ranking *r, int n, double mass, double u)
+{
+	double at = u * mass, sum = 0;
+	for (int i = 0; i < n; i++) { /* sorted only as far as the draw reaches */
+		sum += weight_at(r, i);
+		if (at < sum)
+			return r->order[i];
+	}
+	return r->order[n - 1]; /* u * mass rounded up to the sum */
+}
+
+int32_t sampler_draw(struct sampler *s, const struct stave_sampling *p, const struct sampler_bans *bans, const float *logits, uint64_t index)
+{
+	const float *v = adjusted(s, p, bans, logits);
 	int32_t best = argmax(v, s->V);
-	if (p->temperature == 0 || p->top_k == 1 || !(v[best] > -INFINITY))
+	if (!(v[best] > -INFINITY))
+		return bans ? -1 : best;
+	if (p->temperature == 0 || p->top_k == 1)
 		return best;
 	struct ranking r = {.v = v, .order = s->order, .top = v[best], .t = p->temperature};
 	/* what lies more than 40 temperatures below the best has less than 1e-17 of its probability: it cannot be drawn */
-	double least = r.top - 40 * r.t, total = 0;
+	double least = r.top - 40 * r.t, total = 0, u = stave_random_unit(p->seed, index);
 	for (int32_t i = 0; i < s->V; i++)
 		if (v[i] >= least) {
 			s->order[r.n++] = i;
@@ -180,13 +244,9 @@ int32_t sampler_draw(struct sampler *s, const struct stave_sampling *p, const fl
 				break;
 			mass += w;
 		}
-	double at = stave_random_unit(p->seed, index) * mass, sum = 0;
-	for (int i = 0; i < keep; i++) {
-		sum += weight_at(&r, i);
-		if (at < sum)
-			return s->order[i];
-	}
-	return s->order[keep - 1]; /* u * mass rounded up to the sum */
+	if (p->typical_p < 1)
+		keep = typical(s, &r, p->typical_p, keep, &mass);
+	return pick(&r, keep, mass, u);
 }
 
 void logprob_of(const float *logits, int V, int32_t id, int n_top, struct stave_logprob *out)

@@ -154,6 +154,9 @@ int stave_source_vector(const struct stave_source *s, enum stave_role role, bool
 /* Divisors of the rotary frequencies, (rope_dims or D)/2, beyond what the shape says (rope_freqs of a GGUF llama, longrope's lists, of which the
  * long one is for contexts beyond the original); NULL = none. */
 const float *stave_source_rope_factors(const struct stave_source *s, int context);
+/* How an embedding model's token states become one vector, as GGUF numbers it; 0 when the files do not say. */
+enum stave_pooling { STAVE_POOL_NONE, STAVE_POOL_MEAN, STAVE_POOL_CLS, STAVE_POOL_LAST };
+enum stave_pooling stave_source_pooling(const struct stave_source *s);
 int64_t stave_source_params(const struct stave_source *s);  /* elements of all tensors */
 size_t stave_source_bytes(const struct stave_source *s);    /* bytes of all tensors as stored */
 enum stave_qtype stave_source_main_type(const struct stave_source *s); /* the type most elements have */
@@ -205,36 +208,5 @@ struct stave_lm_times {
 	double matmul_s, attention_s, element_s;
 };
 struct stave_lm_times stave_lm_times(struct stave_lm *d);
-
-/* ---- the earlier decoder, until infer/ has moved to stave_lm ---- */
-
-struct stave_decoder_config {
-	struct stave_shape shape;
-	int slots;                  /* sequences that have a cache */
-	int context;                /* positions of each; <= T_max */
-	int rows;                   /* most tokens in one call of run */
-	enum stave_dtype dtype;     /* of the matrices and the cache: F32 or BF16 */
-};
-/* weights: what the decoder adds to the parameters it was given (F32: nothing but the rotary table; BF16: its own copy of them). */
-struct stave_decoder_memory {
-	size_t weights, cache, workspace, total;
-};
-struct stave_decoder;
-int stave_decoder_plan(const struct stave_decoder_config *c, struct stave_decoder_memory *m, struct stave_err *err);
-/* F32: params is used in place and must outlive the decoder. BF16: it is copied and may go after the call. */
-int stave_decoder_open(struct stave_decoder **out, const struct stave_decoder_config *c, const struct stave_layout *l, const float *params,
-                       struct stave_arena *arena, struct stave_err *err);
-void stave_decoder_close(struct stave_decoder *d);
-/* The next n tokens of the sequence in `slot`, whose first `past` positions are in the cache. */
-struct stave_decode {
-	int slot, past, n;
-	const int32_t *ids;         /* (n) */
-	const float *hidden;        /* out: (n, C) after the last norm; in the workspace, until the next run */
-};
-/* One forward pass; every slot at most once, past + n <= context, sum of n <= rows. Entry i is computed as if alone: to
- * the bit for the same (past, n) whatever the other entries are. */
-void stave_decoder_run(struct stave_decoder *d, struct stave_decode *s, int n);
-/* Logits (n, V) of n rows of hidden states, each computed as if alone. */
-void stave_decoder_logits(struct stave_decoder *d, const float *const *hidden, int n, float *logits);
 
 #endif

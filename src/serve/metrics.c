@@ -67,18 +67,28 @@ static void engine_text(struct stave_buf *out, const char *model, struct stave_e
 	const struct stave_engine_info *info = stave_engine_info(engine);
 	gauge(out, "requests_running", "Sequences being computed", s.running);
 	gauge(out, "requests_waiting", "Sequences waiting for a slot", s.waiting);
-	gauge(out, "kv_cache_usage_ratio", "Share of the cache's positions in use", s.cache_total ? (double)s.cache_used / (double)s.cache_total : 0);
-	head(out, "cache_config_info", "gauge", "The cache's slots, one block each");
-	stave_buf_printf(out, "stave_cache_config_info{block_size=\"%d\",num_blocks=\"%d\"} 1\n", info->context, info->slots);
+	gauge(out, "kv_cache_usage_ratio", "Share of the cache's pages held by running sequences", (double)s.pages_used / (double)s.pages);
+	head(out, "cache_config_info", "gauge", "The cache's pages");
+	stave_buf_printf(out, "stave_cache_config_info{block_size=\"%d\",num_blocks=\"%d\",cache_dtype=\"%s\"} 1\n", STAVE_PAGE, info->pages, info->cache);
 	head(out, "steps_total", "counter", "Forward passes");
 	stave_buf_printf(out, "stave_steps_total %llu\n", (unsigned long long)s.steps);
 	head(out, "step_tokens_total", "counter", "Tokens, of prompts and answers, that went through them");
 	stave_buf_printf(out, "stave_step_tokens_total %llu\n", (unsigned long long)s.step_tokens);
+	head(out, "prefix_cache_queries_total", "counter", "Prompt tokens looked up in the cache");
+	stave_buf_printf(out, "stave_prefix_cache_queries_total %llu\n", (unsigned long long)s.prefix_tokens);
+	head(out, "prefix_cache_hits_total", "counter", "Prompt tokens found there");
+	stave_buf_printf(out, "stave_prefix_cache_hits_total %llu\n", (unsigned long long)s.prefix_hits);
+	head(out, "preemptions_total", "counter", "Times a sequence had to give its pages up");
+	stave_buf_printf(out, "stave_preemptions_total %llu\n", (unsigned long long)s.preemptions);
+	head(out, "proposed_tokens_total", "counter", "Tokens proposed by speculation");
+	stave_buf_printf(out, "stave_proposed_tokens_total %llu\n", (unsigned long long)s.proposed);
+	head(out, "accepted_tokens_total", "counter", "Proposed tokens that were right");
+	stave_buf_printf(out, "stave_accepted_tokens_total %llu\n", (unsigned long long)s.accepted);
 	head(out, "model_info", "gauge", "The model being served");
 	stave_buf_printf(out, "stave_model_info{model=\"");
 	for (const char *p = model; *p; p++)
 		stave_buf_printf(out, *p == '"' || *p == '\\' ? "\\%c" : "%c", *p);
-	stave_buf_printf(out, "\",weights_xxh64=\"%s\",dtype=\"%s\"} 1\n", info->model_hash, stave_dtype_name(info->dtype));
+	stave_buf_printf(out, "\",weights_xxh64=\"%s\",dtype=\"%s\"} 1\n", info->model_hash, info->type);
 }
 
 void metrics_text(const struct metrics *m, const char *model, struct stave_engine *engine, struct stave_buf *out)

@@ -74,7 +74,7 @@ static void refusals(void **state)
 		const char *says;
 	} cases[] = {
 		{"run", "--prompt x --temprature 1", 2, "temperature"}, {"run", "--prompt x --top-p 2", 2, "top_p"},     {"run", "--prompt x second", 2, "second"},
-		{"run", "--prompt x --dtype f8", 2, "f8"},              {"run", "--prompt x --context 100000", 2, "256"}, {"serve", "--port 70000", 2, "65535"},
+		{"run", "--prompt x --type f8", 2, "f8"},              {"run", "--prompt x --context 100000", 2, "256"}, {"serve", "--port 70000", 2, "65535"},
 		{"serve", "--host no.such.host.invalid", 2, "no.such"}, {"serve", "--slots 0", 2, "slots"},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -1,82 +1,8 @@
 /* The engine: answers do not depend on neighbours, limits hold, every sequence ends exactly once whatever happens. */
-#include "infer/tiny_model.h"
-
-#include <math.h>
-#include <pthread.h>
-#include <stdatomic.h>
-#include <stdio.h>
-#include <unistd.h>
-
-#include "base/sys.h"
-#include "infer/infer.h"
+#include "infer/answers.h"
 
 static char *dir;
 static struct stave_engine *engine;
-
-struct answer {
-	int32_t ids[TINY_CONTEXT + 8];
-	float logprob[TINY_CONTEXT + 8], prompt_logprob[TINY_CONTEXT + 8];
-	int32_t prompt_id[TINY_CONTEXT + 8];
-	int n, n_prompt, n_done, n_likeliest;
-	struct stave_buf text;
-	struct stave_event end;
-	atomic_bool done;
-	uint64_t id, cancel_at; /* cancel from the callback after that many tokens */
-};
-
-static void on_event(void *ctx, const struct stave_event *v)
-{
-	struct answer *a = ctx;
-	stave_buf_put(&a->text, v->text, v->n_text);
-	if (v->kind == STAVE_EVENT_TOKEN) {
-		a->logprob[a->n] = v->logprob ? v->logprob->logprob : 0;
-		a->n_likeliest += v->logprob && v->logprob->top_id[0] == v->id;
-		a->ids[a->n++] = v->id;
-	} else if (v->kind == STAVE_EVENT_PROMPT) {
-		a->prompt_id[a->n_prompt] = v->id;
-		a->prompt_logprob[a->n_prompt++] = v->logprob->logprob;
-	} else {
-		a->n_done++;
-		a->end = *v;
-		a->done = true;
-	}
-}
-
-static void await(struct answer *a)
-{
-	for (int i = 0; !a->done; i++) {
-		usleep(1000);
-		if (i > 60000)
-			fail_msg("a sequence did not end in 60 s");
-	}
-	assert_int_equal(a->n_done, 1);
-}
-
-static struct stave_request request(struct answer *a, const int32_t *ids, int n, int max_tokens)
-{
-	return (struct stave_request){.ids = ids, .n_ids = n, .sampling = stave_sampling_default(), .max_tokens = max_tokens, .ignore_eos = true, .logprobs = -1,
-	                              .event = on_event, .ctx = a};
-}
-
-static void prompt(int32_t *ids, int n, int salt)
-{
-	for (int i = 0; i < n; i++)
-		ids[i] = (i * 7 + salt * 31 + i * i % 11) % 256;
-}
-
-static void run_one(const struct stave_request *r, struct answer *a)
-{
-	struct stave_err e = {0};
-	uint64_t id;
-	tiny_must(stave_engine_submit(engine, r, 1, &id, &e), &e);
-	await(a);
-}
-
-static void same_answer(const struct answer *a, const struct answer *b, const char *what)
-{
-	if (a->n != b->n || memcmp(a->ids, b->ids, (size_t)a->n * sizeof *a->ids) || a->end.logits_hash != b->end.logits_hash)
-		fail_msg("%s: the answer differs", what);
-}
 
 /* Prompts of many lengths, greedy and drawn: alone, then all at once, with more of them than slots. */
 static void company(void **state)
@@ -90,7 +16,7 @@ static void company(void **state)
 	struct stave_err e = {0};
 	for (int i = 0; i < N; i++) {
 		prompt(ids[i], lengths[i], i);
-		r[i] = request(&alone[i], ids[i], lengths[i], 20 + i);
+		r[i] = request(engine, &alone[i], ids[i], lengths[i], 20 + i);
 		r[i].sampling.temperature = i % 2 ? 0 : 1;
 		r[i].sampling.seed = (uint64_t)i;
 		r[i].sampling.repetition_penalty = i % 3 ? 1 : 1.2f;
@@ -120,7 +46,7 @@ static void seeds(void **state)
 	static struct answer a[2];
 	int32_t ids[3] = {1, 2, 3};
 	for (int i = 0; i < 2; i++) {
-		struct stave_request r = request(&a[i], ids, 3, 100);
+		struct stave_request r = request(engine, &a[i], ids, 3, 100);
 		r.sampling.temperature = 100;
 		r.sampling.top_k = 2;
 		r.sampling.seed = (uint64_t)i;
@@ -137,12 +63,12 @@ static void scoring(void **state)
 	static struct answer a, b;
 	int32_t ids[TINY_CONTEXT];
 	prompt(ids, 40, 3);
-	struct stave_request r = request(&a, ids, 40, 30);
+	struct stave_request r = request(engine, &a, ids, 40, 30);
 	r.logprobs = 2;
 	r.sampling.temperature = 0;
 	run_one(&r, &a);
 	memcpy(ids + 40, a.ids, 30 * sizeof *ids);
-	r = request(&b, ids, 70, 0); /* nothing generated: scores only */
+	r = request(engine, &b, ids, 70, 0); /* nothing generated: scores only */
 	r.logprobs = 0;
 	r.prompt_logprobs = true;
 	run_one(&r, &b);
@@ -164,27 +90,26 @@ static void limits(void **state)
 	struct stave_err e = {0};
 	uint64_t seq[40];
 	prompt(ids, TINY_CONTEXT + 1, 1);
-	struct stave_request r = request(&a, ids, TINY_CONTEXT + 1, 5);
+	struct stave_request r = request(engine, &a, ids, TINY_CONTEXT + 1, 5);
 	assert_int_equal(stave_engine_submit(engine, &r, 1, seq, &e), STAVE_EUSAGE);
-	r = request(&a, ids, 0, 5);
+	r = request(engine, &a, ids, 0, 5);
 	assert_int_equal(stave_engine_submit(engine, &r, 1, seq, &e), STAVE_EUSAGE);
-	r = request(&a, (int32_t[]){1, 100000}, 2, 5);
+	r = request(engine, &a, (int32_t[]){1, 100000}, 2, 5);
 	assert_int_equal(stave_engine_submit(engine, &r, 1, seq, &e), STAVE_EUSAGE);
-	r = request(&a, (int32_t[]){-1}, 1, 5);
+	r = request(engine, &a, (int32_t[]){-1}, 1, 5);
 	assert_int_equal(stave_engine_submit(engine, &r, 1, seq, &e), STAVE_EUSAGE);
-	r = request(&a, ids, 4, 5);
+	r = request(engine, &a, ids, 4, 5);
 	r.sampling.temperature = NAN;
 	assert_int_equal(stave_engine_submit(engine, &r, 1, seq, &e), STAVE_EUSAGE);
-	r = request(&a, ids, 4, 5);
+	r = request(engine, &a, ids, 4, 5);
 	r.logprobs = STAVE_TOP_MAX + 1;
 	assert_int_equal(stave_engine_submit(engine, &r, 1, seq, &e), STAVE_EUSAGE);
 	/* a full context and one token more; as many tokens as fit, though more were asked */
-	r = request(&a, ids, TINY_CONTEXT, -1);
+	r = request(engine, &a, ids, TINY_CONTEXT, -1);
 	run_one(&r, &a);
 	assert_int_equal(a.n, 1);
 	stave_buf_free(&a.text);
-	a = (struct answer){0};
-	r = request(&a, ids, TINY_CONTEXT - 3, 1000000);
+	r = request(engine, &a, ids, TINY_CONTEXT - 3, 1000000);
 	run_one(&r, &a);
 	assert_int_equal(a.n, 4);
 	assert_int_equal(a.end.finish, STAVE_FINISH_LENGTH);
@@ -199,9 +124,10 @@ static void limits(void **state)
 static void stops(void **state)
 {
 	static struct answer a, b, c;
+	b.engine = c.engine = engine;
 	int32_t ids[20];
 	prompt(ids, 20, 8);
-	struct stave_request r = request(&a, ids, 20, 40);
+	struct stave_request r = request(engine, &a, ids, 20, 40);
 	r.sampling.temperature = 1;
 	r.sampling.seed = 4;
 	run_one(&r, &a);
@@ -250,12 +176,12 @@ static void cancellation(void **state)
 	struct stave_err e = {0};
 	int32_t ids[4] = {1, 2, 3, 4};
 	uint64_t seq[N];
-	struct stave_request r = request(&a, ids, 4, 200);
+	struct stave_request r = request(engine, &a, ids, 4, 200);
 	r.event = cancel_on;
 	a.id = ~0ull;
 	uint64_t before;
 	struct answer probe = {0};
-	struct stave_request p = request(&probe, ids, 4, 1);
+	struct stave_request p = request(engine, &probe, ids, 4, 1);
 	tiny_must(stave_engine_submit(engine, &p, 1, &before, &e), &e);
 	await(&probe);
 	stave_buf_free(&probe.text);
@@ -270,7 +196,7 @@ static void cancellation(void **state)
 	/* running and waiting ones alike; those cancelled twice or unknown do no harm */
 	struct stave_request rs[N];
 	for (int i = 0; i < N; i++)
-		rs[i] = request(&many[i], ids, 4, 250);
+		rs[i] = request(engine, &many[i], ids, 4, 250);
 	tiny_must(stave_engine_submit(engine, rs, N, seq, &e), &e);
 	for (int i = N - 1; i >= 0; i--)
 		for (int k = 0; k < 2; k++)
@@ -288,13 +214,13 @@ static void closing(void **state)
 	static struct answer many[10];
 	struct stave_engine *e;
 	struct stave_err err = {0};
-	struct stave_engine_config c = {.model = dir, .slots = 2, .dtype = "f32"};
+	struct stave_engine_config c = {.model = dir, .slots = 2, .cache = "f32"};
 	uint64_t seq[10];
 	int32_t ids[2] = {5, 6};
 	struct stave_request rs[10];
 	tiny_must(stave_engine_open(&e, &c, &err), &err);
 	for (int i = 0; i < 10; i++)
-		rs[i] = request(&many[i], ids, 2, 250);
+		rs[i] = request(e, &many[i], ids, 2, 250);
 	tiny_must(stave_engine_submit(e, rs, 10, seq, &err), &err);
 	stave_engine_close(e);
 	for (int i = 0; i < 10; i++) {
@@ -313,13 +239,13 @@ static void loading(void **state)
 	assert_true(err.msg[0]);
 	c = (struct stave_engine_config){.model = dir, .context = TINY_CONTEXT + 1};
 	assert_int_equal(stave_engine_open(&e, &c, &err), STAVE_EUSAGE);
-	c = (struct stave_engine_config){.model = dir, .dtype = "f16"};
+	c = (struct stave_engine_config){.model = dir, .type = "f17"};
 	assert_int_equal(stave_engine_open(&e, &c, &err), STAVE_EUSAGE);
 	c = (struct stave_engine_config){.model = dir, .slots = -1};
 	assert_int_equal(stave_engine_open(&e, &c, &err), STAVE_EUSAGE);
 	const struct stave_engine_info *info = stave_engine_info(engine);
 	assert_int_equal(info->planned_bytes, info->taken_bytes);
-	c = (struct stave_engine_config){.model = dir, .dtype = "bf16"};
+	c = (struct stave_engine_config){.model = dir, .type = "bf16"};
 	tiny_must(stave_engine_open(&e, &c, &err), &err);
 	assert_int_equal(stave_engine_info(e)->planned_bytes, stave_engine_info(e)->taken_bytes);
 	assert_true(stave_engine_info(e)->weights_bytes < info->weights_bytes);
@@ -331,7 +257,7 @@ int main(void)
 	struct stave_err err = {0};
 	setenv("STAVE_LOG", "error", 0);
 	dir = tiny_dir();
-	struct stave_engine_config c = {.model = dir, .slots = 4, .chunk = 16, .queue = 32, .dtype = "f32"};
+	struct stave_engine_config c = {.model = dir, .slots = 4, .chunk = 16, .queue = 32, .cache = "f32"};
 	tiny_must(stave_engine_open(&engine, &c, &err), &err);
 	const struct CMUnitTest tests[] = {cmocka_unit_test(company), cmocka_unit_test(seeds), cmocka_unit_test(scoring), cmocka_unit_test(limits), cmocka_unit_test(stops),
 	                                   cmocka_unit_test(cancellation), cmocka_unit_test(closing), cmocka_unit_test(loading)};

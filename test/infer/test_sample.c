@@ -38,7 +38,7 @@ static void expect(struct sampler *s, const struct stave_sampling *p, const doub
 		total += want[i];
 	}
 	for (int i = 0; i < DRAWS; i++)
-		count[sampler_draw(s, p, logits, (uint64_t)i)]++;
+		count[sampler_draw(s, p, NULL, logits, (uint64_t)i)]++;
 	for (int i = 0; i < V; i++) {
 		double q = want[i] / total, sigma = sqrt(DRAWS * q * (1 - q));
 		if ((q == 0 && count[i]) || fabs(count[i] - DRAWS * q) > 5 * sigma + 1)
@@ -108,13 +108,13 @@ static void penalties(void **state)
 	float logits[V] = {1, 3, 0, 2.9f};
 	p = stave_sampling_default();
 	p.temperature = 0;
-	assert_int_equal(sampler_draw(&s, &p, logits, 0), 1);
+	assert_int_equal(sampler_draw(&s, &p, NULL, logits, 0), 1);
 	p.repetition_penalty = 1.5f; /* 3 / 1.5 = 2, 2.9 / 1.5 = 1.93 */
-	assert_int_equal(sampler_draw(&s, &p, logits, 0), 1);
+	assert_int_equal(sampler_draw(&s, &p, NULL, logits, 0), 1);
 	p.frequency_penalty = 1;
-	assert_int_equal(sampler_draw(&s, &p, logits, 0), 3);
+	assert_int_equal(sampler_draw(&s, &p, NULL, logits, 0), 3);
 	sampler_reset(&s);
-	assert_int_equal(sampler_draw(&s, &p, logits, 0), 1);
+	assert_int_equal(sampler_draw(&s, &p, NULL, logits, 0), 1);
 }
 
 static void greedy_ties_and_nan(void **state)
@@ -123,18 +123,18 @@ static void greedy_ties_and_nan(void **state)
 	struct sampler s = fresh(V);
 	struct stave_sampling p = stave_sampling_default();
 	p.temperature = 0;
-	assert_int_equal(sampler_draw(&s, &p, (float[V]){0, 7, 7, 7}, 3), 1);
+	assert_int_equal(sampler_draw(&s, &p, NULL, (float[V]){0, 7, 7, 7}, 3), 1);
 	float bad[V] = {NAN, 1, NAN, 2, NAN, NAN, -INFINITY, NAN};
-	assert_int_equal(sampler_draw(&s, &p, bad, 0), 3);
+	assert_int_equal(sampler_draw(&s, &p, NULL, bad, 0), 3);
 	p.temperature = 1;
 	for (int i = 0; i < 1000; i++) {
-		int32_t id = sampler_draw(&s, &p, bad, (uint64_t)i);
+		int32_t id = sampler_draw(&s, &p, NULL, bad, (uint64_t)i);
 		assert_true(id == 1 || id == 3);
 	}
 	float none[V];
 	for (int i = 0; i < V; i++)
 		none[i] = NAN;
-	assert_in_range(sampler_draw(&s, &p, none, 0), 0, V - 1);
+	assert_in_range(sampler_draw(&s, &p, NULL, none, 0), 0, V - 1);
 }
 
 enum { BIG = 60000 };
@@ -182,7 +182,7 @@ static void large_vocabulary(void **state)
 		p.top_p = round % 4 == 2 ? .9f : 1;
 		p.min_p = round % 4 == 3 ? .05f : 0;
 		p.seed = 77;
-		int32_t got = sampler_draw(&s, &p, big, (uint64_t)round), want = by_sorting(&p, order, stave_random_unit(77, (uint64_t)round));
+		int32_t got = sampler_draw(&s, &p, NULL, big, (uint64_t)round), want = by_sorting(&p, order, stave_random_unit(77, (uint64_t)round));
 		if (got != want && big[got] != big[want]) /* sums in another order may fall on the other side of a boundary between equals */
 			fail_msg("round %d: drew %d (%g), by sorting %d (%g)", round, got, big[got], want, big[want]);
 	}

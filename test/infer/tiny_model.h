@@ -20,7 +20,8 @@ static void tiny_must(int rc, const struct stave_err *e)
 	if (rc)
 		fail_msg("%s", e->msg);
 }
-static char *tiny_dir(void)
+/* `seed` of the weights, positions it was made for. */
+static inline char *tiny_model(uint64_t seed, int context)
 {
 	char *dir = strdup("/tmp/stave-test-XXXXXX");
 	if (!mkdtemp(dir))
@@ -29,12 +30,12 @@ static char *tiny_dir(void)
 	struct stave_tokenizer *t;
 	tiny_must(stave_tokenizer_byte(&t, &e), &e);
 	tiny_must(stave_tokenizer_save(t, dir, &e), &e);
-	struct stave_shape s = {.family = STAVE_LLAMA, .L = 2, .C = 64, .H = 4, .K = 2, .D = 16, .I = 96, .V = stave_tokenizer_vocab(t), .T_max = TINY_CONTEXT,
+	struct stave_shape s = {.family = STAVE_LLAMA, .L = 2, .C = 64, .H = 4, .K = 2, .D = 16, .I = 96, .V = stave_tokenizer_vocab(t), .T_max = context,
 	                        .act = STAVE_SWIGLU, .tied = true, .norm_eps = 1e-5f, .rope_theta = 10000};
 	struct stave_layout l;
 	tiny_must(stave_layout_open(&l, &s, &e), &e);
 	float *p = calloc((size_t)l.n, sizeof *p);
-	stave_weights_init(&l, p, 3);
+	stave_weights_init(&l, p, seed);
 	for (int64_t i = 0; i < l.n; i++) /* sharper than fresh weights, so that answers differ */
 		p[i] *= 4;
 	tiny_must(stave_weights_save(&l, p, dir, STAVE_F32, stave_tokenizer_eos(t), stave_tokenizer_bos(t), &e), &e);
@@ -43,6 +44,7 @@ static char *tiny_dir(void)
 	stave_tokenizer_free(t);
 	return dir;
 }
+static inline char *tiny_dir(void) { return tiny_model(3, TINY_CONTEXT); }
 static void tiny_remove(char *dir)
 {
 	stave_remove_tree(dir, NULL);

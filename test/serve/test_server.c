@@ -643,7 +643,7 @@ static void *serve(void *arg)
 static void start(const char *key_file)
 {
 	struct stave_err e = {0};
-	struct stave_serve_config c = {.engine = {.model = dir, .slots = 4, .chunk = 16, .queue = 24, .dtype = "f32"}, .name = "tiny", .key_file = key_file};
+	struct stave_serve_config c = {.engine = {.model = dir, .slots = 4, .chunk = 16, .queue = 24, .cache = "f32"}, .name = "tiny", .key_file = key_file};
 	tiny_must(stave_server_open(&server, &c, &e), &e);
 	port = stave_server_port(server);
 	pthread_create(&thread, NULL, serve, server);
