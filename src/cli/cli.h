@@ -10,6 +10,7 @@
 	X(eval,    "loss, perplexity and bits per byte of a model on prepared data")       \
 	X(run,     "generate text from a prompt, or chat")                                 \
 	X(serve,   "the OpenAI-style API over HTTP")                                       \
+	X(convert, "a model in the other format: Hugging Face directory or GGUF file")     \
 	X(quantize, "a model's matrices in fewer bits, as a GGUF file")                    \
 	X(bench,   "measure this machine, or training on it")                              \
 	X(doctor,  "what this machine has, what is missing, what to do")

@@ -82,4 +82,21 @@ int stave_convert_rows(struct stave_gguf_writer *w, enum stave_qtype to, const s
 /* The GGUF file(s) at `in` with their matrices in other types, at `out` as one file; all else is copied. */
 int stave_requantize(const char *in, const char *out, const struct stave_convert *c, struct stave_convert_result *r, struct stave_err *err);
 
+/* ---- between formats (convert.c, convert_dir.c): tensors change their names, fusions and order of rows, values do not ---- */
+
+/* What a GGUF file says beyond shape and tensors: the tokenizer's keys, which this room does not know. */
+struct stave_convert_keys {
+	int (*put)(void *ctx, struct stave_gguf_writer *w, struct stave_err *err);
+	void *ctx;
+	const char *name; /* general.name */
+};
+/* A directory (or any source) as one GGUF file. Norms, biases, routers and tables of positions become F32, as readers want them; matrices what
+ * c->choose says. STAVE_ECONFIG names what GGUF cannot say. r (zeroed by the caller) is filled as by stave_requantize. */
+int stave_source_to_gguf(const struct stave_source *s, const char *out, const struct stave_convert *c, const struct stave_convert_keys *k,
+                         struct stave_convert_result *r, struct stave_err *err);
+/* A GGUF file (or any source) as a directory: config.json and model.safetensors, in F32, F16 or BF16, or as stored when `type` is
+ * STAVE_QTYPE_COUNT, which quantized types cannot be: STAVE_ECONFIG. eos, bos: -1 = none. */
+int stave_source_to_dir(const struct stave_source *s, const char *dir, enum stave_qtype type, int eos, int bos, struct stave_convert_result *r,
+                        struct stave_err *err);
+
 #endif

@@ -204,6 +204,7 @@ void stave_source_close(struct stave_source *s)
 
 const struct stave_shape *stave_source_shape(const struct stave_source *s) { return &s->shape; }
 const struct stave_gguf *stave_source_gguf(const struct stave_source *s) { return s->gguf; }
+enum stave_pooling stave_source_pooling(const struct stave_source *s) { return s->pooling; }
 
 int stave_source_weight(const struct stave_source *s, enum stave_role role, int layer, int expert, struct stave_weight *w)
 {
@@ -216,17 +217,22 @@ int stave_source_weight(const struct stave_source *s, enum stave_role role, int 
 	return 1;
 }
 
-/* The stored row of logical row r: of each head, the halves are interleaved. */
-static int stored_row(int rows, int heads, int r)
+int source_interleave(int rows, int heads, int r)
 {
 	int D = rows / heads, head = r / D, i = r % D;
 	return head * D + (i < D / 2 ? 2 * i : 2 * (i - D / 2) + 1);
 }
 
+int source_part(int rows, int heads, int r)
+{
+	int D = rows / heads, head = r / D, i = r % D;
+	return head * D + i / 2 + (i % 2 ? D / 2 : 0);
+}
+
 const void *stave_weight_row(const struct stave_weight *w, int r, void *tmp)
 {
 	if (!w->transposed)
-		return w->data + w->row_bytes * (size_t)(w->permuted_heads ? stored_row(w->rows, w->permuted_heads, r) : r);
+		return w->data + w->row_bytes * (size_t)(w->permuted_heads ? source_interleave(w->rows, w->permuted_heads, r) : r);
 	size_t each = stave_qtype_row_bytes(w->type, 1);
 	for (int c = 0; c < w->cols; c++)
 		memcpy((char *)tmp + each * (size_t)c, w->data + w->row_bytes * (size_t)c + each * (size_t)r, each);
@@ -242,7 +248,7 @@ int stave_source_vector(const struct stave_source *s, enum stave_role role, bool
 	size_t each = stave_qtype_row_bytes(p.t->type, 1);
 	float add = s->root && !bias && role_plus_one(&s->shape, role) ? 1 : 0;
 	for (int i = 0; i < n && i < own; i++) {
-		stave_dequantize(p.t->type, &out[i], p.t->data + each * (size_t)(p.before + (heads ? stored_row(own, heads, i) : i)), 1);
+		stave_dequantize(p.t->type, &out[i], p.t->data + each * (size_t)(p.before + (heads ? source_interleave(own, heads, i) : i)), 1);
 		out[i] += add;
 	}
 	return 1;

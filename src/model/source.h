@@ -25,11 +25,15 @@ struct stave_source {
 	const char *root;         /* of the names in a directory; NULL: GGUF */
 	struct source_tensor *t;  /* (n) by name */
 	int n;
+	enum stave_pooling pooling;
 	char path[STAVE_PATH];
 };
 /* Each fills shape, factors, root and t (in any order); what is taken is freed by stave_source_close, also on error. */
 int source_open_gguf(struct stave_source *s, struct stave_err *err);
 int source_open_dir(struct stave_source *s, struct stave_err *err);
+/* Row r of the file's rows of an interleaved matrix of that many heads, and back: halves interleaved, halves apart. */
+int source_interleave(int rows, int heads, int r);
+int source_part(int rows, int heads, int r);
 /* Tensors of a format that may be left alone: nothing is computed from them, or it was computed already. */
 bool source_harmless(const struct stave_source *s, const char *name);
 const struct source_tensor *source_find(const struct stave_source *s, const char *name); /* by binary search; NULL: absent */

@@ -96,6 +96,25 @@ static int find_root(struct stave_source *s, struct stave_err *err)
 	return stave_err_set(err, STAVE_ECORRUPT, "%s: tensor %s.weight is missing", s->path, name);
 }
 
+/* sentence-transformers' file beside an embedding model. */
+static int read_pooling(struct stave_source *s, struct stave_err *err)
+{
+	static const char *const keys[] = {NULL, "pooling_mode_mean_tokens", "pooling_mode_cls_token", "pooling_mode_lasttoken"};
+	char path[STAVE_PATH];
+	json_t *j = NULL;
+	int rc = stave_path(path, s->path, "1_Pooling/config.json", err);
+	if (rc || !stave_exists(path))
+		return rc;
+	rc = stave_json_load(&j, path, 1 << 16, err);
+	for (int i = 1; !rc && i < 4; i++) {
+		bool on = false;
+		if (!(rc = stave_json_bool(j, keys[i], false, &on, path, err)) && on)
+			s->pooling = (enum stave_pooling)i;
+	}
+	json_decref(j);
+	return rc;
+}
+
 int source_open_dir(struct stave_source *s, struct stave_err *err)
 {
 	char path[STAVE_PATH], index[STAVE_PATH];
@@ -104,7 +123,7 @@ int source_open_dir(struct stave_source *s, struct stave_err *err)
 	    (rc = stave_path(index, s->path, "model.safetensors.index.json", err)))
 		return rc;
 	rc = !stave_exists(path) && stave_exists(index) ? open_shards(s, index, err) : open_file(s, path, err);
-	if (rc || (rc = list(s, err)))
+	if (rc || (rc = list(s, err)) || (rc = read_pooling(s, err)))
 		return rc;
 	return find_root(s, err);
 }

@@ -51,6 +51,18 @@ static int read_all_factors(struct stave_source *s, struct stave_err *err)
 	return 0;
 }
 
+static int read_pooling(struct stave_source *s, struct stave_err *err)
+{
+	char key[64];
+	int64_t v = 0;
+	snprintf(key, sizeof key, "%s.pooling_type", shape_arch(s->shape.family));
+	int rc = stave_gguf_int(s->gguf, key, &v, err);
+	if (rc >= 0 && (v < STAVE_POOL_NONE || v > STAVE_POOL_LAST))
+		rc = stave_err_set(err, STAVE_ECONFIG, "%s: %s = %lld is not supported", s->path, key, (long long)v);
+	s->pooling = (enum stave_pooling)v;
+	return rc < 0 ? rc : 0;
+}
+
 int source_open_gguf(struct stave_source *s, struct stave_err *err)
 {
 	struct stave_err inner = {0};
@@ -59,7 +71,7 @@ int source_open_gguf(struct stave_source *s, struct stave_err *err)
 		return rc;
 	if ((rc = shape_from_gguf(&s->shape, s->gguf, &inner)))
 		return stave_err_set(err, rc, "%s: %s", s->path, inner.msg);
-	if ((rc = read_all_factors(s, err)))
+	if ((rc = read_all_factors(s, err)) || (rc = read_pooling(s, err)))
 		return rc;
 	s->t = calloc((size_t)s->gguf->n + 1, sizeof *s->t);
 	if (!s->t)
