@@ -153,6 +153,17 @@ INLINE void score_keys(kind t, const struct work *w, const struct view *p, int n
 			vstore(w->score + r * STAVE_PAGE + key + v * VL, c[v][r]);
 }
 
+/* o = o factor + the sums of integers that lie in `score`, at their scale */
+INLINE void add_whole(const struct work *w, int nv, int mr, float *o, const struct weights *by)
+{
+	for (int r = 0; r < mr; r++)
+		for (int v = 0; v < nv; v++) {
+			vf sum = to_float(load_bits((const char *)(w->score + r * STAVE_PAGE + v * VL)));
+			float *y = o + r * w->wide + v * VL;
+			vstore(y, vfma(sum, vset(by->p_scale[r]), vmul(vload(y), vset(by->factor[r]))));
+		}
+}
+
 /* Outputs of nv vectors of dimensions from d on: o = o factor + p V */
 INLINE void gather_values(kind t, const struct work *w, const struct view *p, int nv, int mr, float *o, int d, const struct weights *by)
 {
@@ -168,15 +179,16 @@ INLINE void gather_values(kind t, const struct work *w, const struct view *p, in
 	multiply(t, c, nv, mr, w->p + from, ldp, values + from * step, group, to - from, false, p->ahead);
 	if (t == STAVE_CACHE_BF16 && p->hi % 2) /* the other position of the pair may never have been stored: NaN, for all we know */
 		multiply(t, c, nv, mr, w->p + to, ldp, values + to * step, group, 1, true, p->ahead);
+	/* sums of integers pass through memory: converted in place, gcc would move them about within the loop above */
+	float *y = t == STAVE_CACHE_I8 ? w->score : o + d;
+	const size_t ldy = t == STAVE_CACHE_I8 ? STAVE_PAGE : w->wide;
 #pragma GCC unroll 8
 	for (int r = 0; r < mr; r++)
 #pragma GCC unroll 4
-		for (int v = 0; v < nv; v++) {
-			float *y = o + r * w->wide + d + v * VL;
-			if (t == STAVE_CACHE_I8)
-				c[v][r] = vfma(to_float(to_bits(c[v][r])), vset(by->p_scale[r]), vmul(vload(y), vset(by->factor[r])));
-			vstore(y, c[v][r]);
-		}
+		for (int v = 0; v < nv; v++)
+			vstore(y + r * ldy + v * VL, c[v][r]);
+	if (t == STAVE_CACHE_I8)
+		add_whole(w, nv, mr, o + d, by);
 }
 
 /* ---- softmax ---- */
