@@ -447,7 +447,7 @@ bool text_is_stop_name(const char *p, size_t n)
 {
 	static const char *const names[] = {
 		"</s>", "<eos>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<end_of_turn>",
-		"<turn|>", "<EOT>", "[EOT]", "[EOS]", "<end_of_utterance>", "<\xef\xbd\x9c" "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",
+		"<turn|>", "<EOT>", "[EOT]", "[EOS]", "<end_of_utterance>", ("<\xef\xbd\x9c" "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>"),
 	};
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
 		if (strlen(names[i]) == n && !memcmp(names[i], p, n))
