@@ -87,47 +87,51 @@ static bool ends(const struct stave_engine *e, const struct seq *s, int32_t id)
 	return false;
 }
 
-static int32_t draw_one(struct stave_engine *e, struct seq *s, const float *logits)
+int32_t engine_draw(struct stave_engine *e, struct seq *s, int ahead, const float *logits)
 {
-	struct sampler *p = &e->m.samplers[s->slot];
 	struct sampler_bans bans = {0};
-	if (s->made < s->r.min_tokens) {
+	if (s->matcher) {
+		uint32_t *bits = e->m.allowed + (size_t)s->slot * (size_t)e->m.mask_words;
+		stave_matcher_mask(s->matcher, bits);
+		bans.allowed = bits;
+	}
+	if (s->made + ahead < s->r.min_tokens) {
 		bans.ids[0] = e->m.stops;
 		bans.n[0] = s->r.ignore_eos ? 0 : e->m.n_stops;
 		bans.ids[1] = s->r.stop_ids;
 		bans.n[1] = s->r.n_stop_ids;
 	}
-	int32_t id = sampler_draw(p, &s->r.sampling, &bans, logits, (uint64_t)s->made);
-	if (id >= 0 && s->r.logprobs >= 0)
-		logprob_of(logits, e->m.info.shape.V, id, s->r.logprobs, &s->lp);
-	return id;
+	return sampler_draw(&e->m.samplers[s->slot], &s->r.sampling, &bans, logits, (uint64_t)(s->made + ahead));
+}
+
+/* Becomes the next known token of s. */
+static void append(struct stave_engine *e, struct seq *s, int32_t id)
+{
+	if (!s->made++)
+		s->first_s = s->last_s;
+	s->tokens[s->n++] = id;
+	seq_note_last(s, &e->m.samplers[s->slot]);
 }
 
 /* A token has been drawn for s from `logits` (-1: nothing may follow): text out, or the end, of which false is told. */
 static bool deliver(struct stave_engine *e, struct seq *s, int32_t id, const float *logits)
 {
-	size_t row = (size_t)e->m.info.shape.V * sizeof *logits;
-	bool stopped = false;
+	bool ended = false, stopped = false, last = id < 0 || (s->matcher && !stave_matcher_accept(s->matcher, id));
 	s->last_s = stave_now_s();
-	if (id < 0) {
-		s->hash = stave_hash64(logits, row, 0);
-		engine_finish(e, s, STAVE_FINISH_LENGTH, true);
-		return false;
-	}
-	if (!s->made++)
-		s->first_s = s->last_s;
-	s->tokens[s->n++] = id;
-	seq_note_last(s, &e->m.samplers[s->slot]);
-	bool ended = ends(e, s, id), last = ended || s->made >= s->limit;
-	if (!ended) {
-		stave_decode(e->m.tokenizer, &id, 1, false, &s->stream.held, NULL);
-		size_t n = stream_ready(&s->stream, &stopped);
-		last |= stopped;
-		send_token(s, STAVE_EVENT_TOKEN, id, n, s->r.logprobs >= 0 ? &s->lp : NULL);
-		stream_drop(&s->stream, n);
+	if (!last) {
+		append(e, s, id);
+		bool complete = s->matcher && stave_matcher_done(s->matcher);
+		if (!(ended = ends(e, s, id))) {
+			stave_decode(e->m.tokenizer, &id, 1, false, &s->stream.held, NULL);
+			size_t n = stream_ready(&s->stream, &stopped);
+			send_token(s, STAVE_EVENT_TOKEN, id, n, s->r.logprobs >= 0 ? &s->lp : NULL);
+			stream_drop(&s->stream, n);
+		}
+		ended |= complete;
+		last = ended || stopped || s->made >= s->limit;
 	}
 	if (last) {
-		s->hash = stave_hash64(logits, row, 0);
+		s->hash = stave_hash64(logits, (size_t)e->m.info.shape.V * sizeof *logits, 0);
 		engine_finish(e, s, ended || stopped ? STAVE_FINISH_STOP : STAVE_FINISH_LENGTH, !stopped);
 	}
 	return !last;
@@ -162,7 +166,10 @@ static void draw(struct stave_engine *e, int n, int rows)
 #pragma omp parallel for num_threads(stave_threads()) schedule(dynamic) if (n > 1 && (size_t)n * (size_t)V > 100000)
 		for (int i = 0; i < n; i++) {
 			struct seq *s = e->turn[i];
-			e->drawn[i] = draw_one(e, s, e->m.logits + (size_t)(s->row + s->at) * (size_t)V);
+			const float *logits = e->m.logits + (size_t)(s->row + s->at) * (size_t)V;
+			e->drawn[i] = engine_draw(e, s, 0, logits);
+			if (e->drawn[i] >= 0 && s->r.logprobs >= 0)
+				logprob_of(logits, V, e->drawn[i], s->r.logprobs, &s->lp);
 		}
 		for (int i = 0; i < n; i++)
 			if (judge(e, e->turn[i], e->drawn[i]))

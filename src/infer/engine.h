@@ -7,6 +7,7 @@
 
 #include "base/arena.h"
 #include "base/fs.h"
+#include "infer/grammar.h"
 #include "infer/infer.h"
 #include "infer/pages.h"
 #include "infer/sample.h"
@@ -52,6 +53,7 @@ struct loaded {
 	struct adapter *adapters;     /* (n_adapters) */
 	int n_adapters;
 	int V;                        /* ids that may be drawn: known to the model and to the tokenizer */
+	int mask_words;               /* of the bits of a grammar's mask */
 	int draft_V;                  /* ids that the draft model knows */
 	int speculate, ngram;         /* as configured, defaults filled in */
 	enum stave_embed embed;       /* what AUTO means */
@@ -63,6 +65,7 @@ struct loaded {
 	float *logits;                /* (rows, shape V) */
 	float *draft_logits;          /* (slots, draft's shape V) */
 	struct sampler *samplers;     /* (slots); the structs are not in the arena */
+	uint32_t *allowed;            /* (slots, mask_words) what grammars allow */
 	struct pages pages;
 	int32_t *page_lists;          /* (slots, pages_each) */
 	int32_t *draft_pages;         /* (slots, pages_each) 0, 1, 2 …: each slot's own */
@@ -79,6 +82,7 @@ struct seq {
 	struct stave_request r;      /* pointers owned; ids is `tokens` */
 	struct prefix prefix;
 	const struct stave_adapter *adapter;
+	struct stave_matcher *matcher; /* NULL: no grammar */
 	struct stream stream;
 	float *embedding;            /* (C) requests with `embed` */
 	int32_t *tokens;             /* (n_ids + limit + STAVE_SPECULATE_MAX) prompt, answer, then what is proposed */
@@ -166,6 +170,8 @@ void engine_preempt(struct stave_engine *e, struct seq *s);
 /* s leaves its slot or the queue, gets its last event (with the text still held if `flush`) and is freed. */
 void engine_finish(struct stave_engine *e, struct seq *s, enum stave_finish why, bool flush);
 
+/* Token `ahead` after those made, drawn for s from logits of the target or the draft; -1: none may follow. */
+int32_t engine_draw(struct stave_engine *e, struct seq *s, int ahead, const float *logits);
 /* answer.c: what becomes of the rows of a step, whose hidden states are in e->batch. */
 void engine_answer(struct stave_engine *e, int n);
 

@@ -76,6 +76,7 @@ static void take(struct loaded *m, const struct plan *p, struct stave_arena *a)
 	m->logits = stave_arena_take(a, (size_t)m->rows * (size_t)m->info.shape.V * sizeof *m->logits);
 	for (int i = 0; i < p->c.slots; i++)
 		sampler_take(a->base ? &m->samplers[i] : &planned, m->V, a);
+	m->allowed = stave_arena_take(a, slots * (size_t)m->mask_words * sizeof *m->allowed);
 	pages_take(&m->pages, p->lm.pages, a);
 	m->page_lists = stave_arena_take(a, lists * sizeof *m->page_lists);
 	m->idle_s = stave_arena_take(a, (slots + 1) * sizeof *m->idle_s);
@@ -245,6 +246,7 @@ static int open_parts(struct loaded *m, struct plan *p, struct stave_err *err)
 	snprintf(info->model_hash, sizeof info->model_hash, "%016llx", (unsigned long long)stave_source_hash(m->source));
 	int vocab = stave_tokenizer_vocab(m->tokenizer);
 	m->V = vocab < info->shape.V ? vocab : info->shape.V;
+	m->mask_words = (vocab + 31) / 32;
 	m->pages_each = (c->context + STAVE_PAGE - 1) / STAVE_PAGE;
 	m->embed = default_embed(m->source);
 	m->speculate = c->speculate;

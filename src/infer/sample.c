@@ -52,7 +52,6 @@ void sampler_take(struct sampler *s, int V, struct stave_arena *a)
 	s->logit = stave_arena_take(a, (size_t)V * sizeof *s->logit);
 	s->score = stave_arena_take(a, (size_t)V * sizeof *s->score);
 	s->order = stave_arena_take(a, (size_t)V * sizeof *s->order);
-	s->allowed = stave_arena_take(a, ((size_t)V + 31) / 32 * sizeof *s->allowed);
 }
 
 void sampler_reset(struct sampler *s)
@@ -218,7 +217,7 @@ int32_t sampler_draw(struct sampler *s, const struct stave_sampling *p, const st
 	const float *v = adjusted(s, p, bans, logits);
 	int32_t best = argmax(v, s->V);
 	if (!(v[best] > -INFINITY))
-		return bans ? -1 : best;
+		return -1;
 	if (p->temperature == 0 || p->top_k == 1)
 		return best;
 	struct ranking r = {.v = v, .order = s->order, .top = v[best], .t = p->temperature};

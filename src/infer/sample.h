@@ -13,7 +13,6 @@ struct sampler {
 	float *logit;      /* scratch: adjusted logits */
 	float *score;      /* scratch: another order of the candidates */
 	int32_t *order;    /* scratch: candidates */
-	uint32_t *allowed; /* scratch: ((V + 31) / 32) what a grammar allows */
 };
 /* What may not be drawn now, whatever the controls say. */
 struct sampler_bans {

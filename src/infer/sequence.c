@@ -122,8 +122,8 @@ int seq_open(struct seq **out, const struct loaded *m, const struct stave_reques
 		s->draftable &= r->ids[i] < m->draft_V;
 	if (!copy_all(s, m, r))
 		rc = stave_err_set(err, STAVE_ENOMEM, "out of memory for the request");
-	else
-		rc = set_prefix(s, m, r, err);
+	else if (!(rc = set_prefix(s, m, r, err)) && r->grammar)
+		rc = stave_matcher_open(&s->matcher, r->grammar, err);
 	if (rc)
 		seq_free(s);
 	else
@@ -136,6 +136,7 @@ void seq_free(struct seq *s)
 	if (!s)
 		return;
 	stream_free(&s->stream);
+	stave_matcher_close(s->matcher);
 	free((void *)s->r.stop_ids);
 	free((void *)s->r.sampling.bias_ids);
 	free((void *)s->r.sampling.bias);

@@ -79,9 +79,11 @@ static void draft_step(struct stave_engine *e, int n, int at)
 		stave_lm_logits(e->m.draft, e->rows, rows, e->m.draft_logits);
 	for (int i = 0; i < rows; i++) {
 		struct seq *s = e->turn[i];
-		s->tokens[s->n + at] =
-			sampler_draw(&e->m.samplers[s->slot], &s->r.sampling, NULL, e->m.draft_logits + (size_t)i * (size_t)V, (uint64_t)(s->made + at));
-		s->proposed++;
+		int32_t id = engine_draw(e, s, at, e->m.draft_logits + (size_t)i * (size_t)V);
+		if (id < 0 || (s->matcher && !stave_matcher_accept(s->matcher, id)))
+			s->wanted = at; /* the answer can only end there */
+		else
+			s->tokens[s->n + s->proposed++] = id;
 	}
 }
 
@@ -107,7 +109,7 @@ static void draft(struct stave_engine *e, int n)
 		struct seq *s = e->members[i];
 		if (!s->proposed)
 			continue;
-		s->draft_n = s->n;
+		s->draft_n = s->n; /* its cache holds the whole text */
 		most = s->wanted > most ? s->wanted : most;
 		e->members[k++] = s;
 	}
@@ -141,6 +143,8 @@ void engine_propose(struct stave_engine *e)
 		draft(e, n);
 	for (int i = 0; i < e->n_running; i++) {
 		struct seq *s = e->running[i];
+		if (s->matcher && s->draft_n) /* its state ran ahead with the draft model's */
+			stave_matcher_rewind(s->matcher, s->proposed);
 		s->take += s->proposed;
 		s->all_proposed += s->proposed;
 		e->now.proposed += (uint64_t)s->proposed;
