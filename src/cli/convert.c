@@ -8,7 +8,7 @@
 #include "base/fs.h"
 #include "base/sys.h"
 #include "cli/cli.h"
-#include "model/convert.h"
+#include "cli/to_gguf.h"
 #include "text/text.h"
 
 struct options {
@@ -45,27 +45,7 @@ struct conversion {
 	const char *in, *out;
 	enum stave_qtype type;
 	struct stave_source *source;
-	struct stave_tokenizer *tokenizer;
 };
-
-static int put_tokenizer(void *ctx, struct stave_gguf_writer *w, struct stave_err *err)
-{
-	const struct conversion *v = ctx;
-	return stave_tokenizer_to_gguf(v->tokenizer, stave_source_shape(v->source)->V, w, err);
-}
-
-/* The last part of a path, without a trailing slash: what others show as the model's name. */
-static const char *name_of(char out[128], const char *path)
-{
-	size_t n = strlen(path);
-	while (n > 1 && path[n - 1] == '/')
-		n--;
-	size_t at = n;
-	while (at && path[at - 1] != '/')
-		at--;
-	snprintf(out, 128, "%.*s", (int)(n - at), path + at);
-	return out;
-}
 
 static bool to_gguf(const char *out)
 {
@@ -73,21 +53,27 @@ static bool to_gguf(const char *out)
 	return n > 5 && !strcmp(out + n - 5, ".gguf");
 }
 
+static int write_dir(const struct conversion *v, struct stave_convert_result *r, struct stave_err *err)
+{
+	struct stave_tokenizer *t;
+	int rc = stave_tokenizer_load(&t, v->in, err);
+	if (rc)
+		return rc;
+	if (!(rc = stave_source_to_dir(v->source, v->out, v->type, stave_tokenizer_eos(t), stave_tokenizer_bos(t), r, err)))
+		rc = stave_tokenizer_save(t, v->out, err);
+	stave_tokenizer_free(t);
+	return rc;
+}
+
 static int write_out(struct conversion *v, struct stave_convert_result *r, struct stave_err *err)
 {
 	static const int file_types[] = {0, 1, 32};
-	char name[128];
-	if (!to_gguf(v->out)) {
-		int rc = stave_source_to_dir(v->source, v->out, v->type, stave_tokenizer_eos(v->tokenizer), stave_tokenizer_bos(v->tokenizer), r, err);
-		return rc ? rc : stave_tokenizer_save(v->tokenizer, v->out, err);
-	}
+	if (!to_gguf(v->out))
+		return write_dir(v, r, err);
 	bool stored = v->type == STAVE_QTYPE_COUNT;
 	struct stave_convert c = {.choose = stored ? NULL : one_type, .ctx = &v->type,
 	                          .file_type = stored ? -1 : file_types[v->type == STAVE_Q_F32 ? 0 : v->type == STAVE_Q_F16 ? 1 : 2]};
-	if (stave_source_gguf(v->source))
-		return stave_requantize(v->in, v->out, &c, r, err);
-	struct stave_convert_keys k = {put_tokenizer, v, name_of(name, v->in)};
-	return stave_source_to_gguf(v->source, v->out, &c, &k, r, err);
+	return stave_cli_to_gguf(v->source, v->in, v->out, &c, r, err);
 }
 
 static void receipt(const struct options *o, const struct conversion *v, const struct stave_convert_result *r)
@@ -114,11 +100,10 @@ static int convert(const struct options *o, const char *in, const char *out, str
 	struct conversion v = {.in = in, .out = out, .type = qtype_of(o->type)};
 	struct stave_convert_result r = {0};
 	int rc = stave_source_open(&v.source, in, err);
-	if (!rc && !(rc = stave_tokenizer_load(&v.tokenizer, in, err)))
+	if (!rc)
 		rc = write_out(&v, &r, err);
 	if (!rc)
 		receipt(o, &v, &r);
-	stave_tokenizer_free(v.tokenizer);
 	stave_source_close(v.source);
 	return !rc && fflush(stdout) ? stave_err_errno(err, "writing to stdout") : rc;
 }

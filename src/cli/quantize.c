@@ -10,7 +10,7 @@
 #include "base/fs.h"
 #include "base/sys.h"
 #include "cli/cli.h"
-#include "model/convert.h"
+#include "cli/to_gguf.h"
 
 #define X(e, name, base, file_type) name " "
 #define MIXES STAVE_MIXES(X)
@@ -31,8 +31,9 @@ static void help(const struct stave_config *c)
 {
 	printf("stave quantize MODEL --type TYPE --out FILE.gguf: a model's matrices in fewer bits.\n\n"
 	       "  stave quantize model.gguf --type Q4_K_M --out model-q4_k_m.gguf\n"
-	       "  stave quantize model.gguf --type Q8_0 --out model-q8_0.gguf --json\n\n"
-	       "Q8_0 is hard to tell from the original; Q4_K_M is a third to a quarter of it, with the sensitive matrices in Q6_K.\n\n");
+	       "  stave quantize model --type Q8_0 --out model-q8_0.gguf --json\n\n"
+	       "MODEL is a GGUF file (any part of a split one) or a Hugging Face directory. Q8_0 is hard to\n"
+	       "tell from the original; Q4_K_M is a third of BF16's size, with the sensitive matrices in Q6_K.\n\n");
 	stave_config_help(c, stdout);
 }
 
@@ -68,7 +69,7 @@ static json_t *receipt(const struct options *o, const char *in, const struct sta
 			                                               (json_int_t)p->bytes, "types", types, "relative_error", relative(p->error2, p->value2)));
 		json_decref(types);
 		error2 += p->error2;
-		value2 += p->value2;
+		value2 += p->error2 > 0 ? p->value2 : 0; /* of what lost anything: norms would hide it */
 	}
 	return json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:f, s:f, s:o, s:f, s:f, s:f, s:s}", "in", in, "out", o->out, "type", o->type, "from",
 	                 stave_qtype_info(r->from).name, "tensors", r->tensors, "weights", (json_int_t)r->elements, "bytes_in", (json_int_t)r->bytes_in, "bytes_out",
@@ -81,7 +82,7 @@ static void print_roles(const struct stave_convert_result *r)
 	char size[32];
 	for (int i = 0; i <= STAVE_ROLES; i++) {
 		const struct stave_convert_part *p = &r->part[i];
-		if (p->value2 <= 0)
+		if (p->error2 <= 0) /* nothing lost */
 			continue;
 		fprintf(stderr, "    %-13s %10s  error %6.3f %% ", roles[i], stave_bytes_text(size, (double)p->bytes), 100 * relative(p->error2, p->value2));
 		for (int t = 0; t < STAVE_QTYPE_COUNT; t++)
@@ -107,15 +108,23 @@ static void print_receipt(const struct options *o, const struct stave_convert_re
 
 /* ---- the work ---- */
 
-static int model_of(struct stave_mix_model *m, enum stave_mix mix, const char *in, struct stave_err *err)
+/* What the mix must know of the model, and its source where it is a directory. A GGUF file may be of any architecture. */
+static int model_of(struct stave_mix_model *m, struct stave_source **source, enum stave_mix mix, const char *in, struct stave_err *err)
 {
 	struct stave_gguf *g;
-	int rc = stave_gguf_open(&g, in, err);
-	if (rc)
+	int rc;
+	if (!stave_is_dir(in)) {
+		if ((rc = stave_gguf_open(&g, in, err)))
+			return rc;
+		rc = stave_mix_model_gguf(m, mix, g, err);
+		stave_gguf_close(g);
 		return rc;
-	rc = stave_mix_model_gguf(m, mix, g, err);
-	stave_gguf_close(g);
-	return rc;
+	}
+	if ((rc = stave_source_open(source, in, err)))
+		return rc;
+	const struct stave_shape *s = stave_source_shape(*source);
+	*m = (struct stave_mix_model){mix, s->experts, s->H * s->D, s->tied};
+	return 0;
 }
 
 static int quantize(struct options *o, const char *in, struct stave_err *err)
@@ -129,9 +138,11 @@ static int quantize(struct options *o, const char *in, struct stave_err *err)
 	struct stave_mix_model m;
 	struct stave_convert c = {.choose = stave_mix_choose, .ctx = &m, .file_type = stave_mix_file_type(mix)};
 	struct stave_convert_result r = {0};
-	int rc = model_of(&m, mix, in, err);
+	struct stave_source *source = NULL;
+	int rc = model_of(&m, &source, mix, in, err);
 	if (!rc)
-		rc = stave_requantize(in, o->out, &c, &r, err);
+		rc = stave_cli_to_gguf(source, in, o->out, &c, &r, err);
+	stave_source_close(source);
 	if (rc)
 		return rc;
 	if (r.from != STAVE_Q_F32 && r.from != STAVE_Q_F16 && r.from != STAVE_Q_BF16)
