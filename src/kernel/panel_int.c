@@ -1,6 +1,7 @@
 /* The block types, in plain C: packing panels, the int8 operand, and the definition of an output. panel_int.h has the
- * layout. Packing goes through one code per byte: a block's codes are read out of the file's bits by its type, and put into
- * planes by their width alone. */
+ * layout. Packing goes through one code per byte, four in a word: a block's codes are read out of the file's bits by its type, and
+ * put into planes by their width alone. It is done when a model is loaded, so it works on words: a word is four neighbouring
+ * elements, in little-endian order. */
 #include "kernel/panel_int.h"
 
 #include <math.h>
@@ -20,57 +21,70 @@ size_t panel_int_scratch(int cols)
 
 enum { MAX_PER = 256, MAX_BLOCK = 210 };
 
-/* Codes of 4 bits: byte j holds elements j and j + 16; of 5: `high` holds the fifth bits. */
-static void codes_32(uint8_t *code, const uint8_t *qs, const uint8_t *high)
+static const uint32_t nibbles = 0x0f0f0f0f, twos = 0x03030303, ones = 0x01010101;
+
+static uint32_t load(const uint8_t *p)
 {
-	for (int j = 0; j < 16; j++) {
-		code[j] = qs[j] & 15;
-		code[j + 16] = qs[j] >> 4;
+	uint32_t u;
+	memcpy(&u, p, 4);
+	return u;
+}
+
+/* Bits 0..3 to bit 0 of bytes 0..3. */
+static uint32_t spread(uint32_t bits)
+{
+	return (bits & 15) * 0x00204081u & ones;
+}
+
+/* Codes of 4 bits: byte j holds elements j and j + 16; of 5: `high` holds the fifth bits. */
+static void codes_32(uint32_t *code, const uint8_t *qs, const uint8_t *high)
+{
+	const uint32_t h = high ? load(high) : 0;
+	for (int i = 0; i < 4; i++) {
+		uint32_t u = load(qs + 4 * i);
+		code[i] = (u & nibbles) | spread(h >> (4 * i)) << 4;
+		code[i + 4] = (u >> 4 & nibbles) | spread(h >> (4 * i + 16)) << 4;
 	}
-	for (int j = 0; high && j < 32; j++)
-		code[j] |= (uint8_t)((high[j / 8] >> (j % 8) & 1) << 4);
 }
 
 /* 32 bytes hold two groups: low nibbles, then high ones. Byte l of `high` (NULL for Q4_K) has group g's fifth bit at bit g. */
-static void codes_k45(uint8_t *code, const uint8_t *qs, const uint8_t *high)
+static void codes_k45(uint32_t *code, const uint8_t *qs, const uint8_t *high)
 {
 	for (int g = 0; g < 8; g++)
-		for (int l = 0; l < 32; l++) {
-			uint8_t byte = qs[g / 2 * 32 + l];
-			code[g * 32 + l] = (uint8_t)(g % 2 ? byte >> 4 : byte & 15);
-			if (high)
-				code[g * 32 + l] |= (uint8_t)((high[l] >> g & 1) << 4);
+		for (int i = 0; i < 8; i++) {
+			uint32_t u = load(qs + g / 2 * 32 + 4 * i) >> (g % 2 * 4) & nibbles;
+			code[g * 8 + i] = high ? u | (load(high + 4 * i) >> g & ones) << 4 : u;
 		}
 }
 
 /* Two halves of 128, each with 32 bytes of four groups at shifts 0, 2, 4, 6. `high` (NULL for Q2_K): third bits. */
-static void codes_k23(uint8_t *code, const uint8_t *qs, const uint8_t *high)
+static void codes_k23(uint32_t *code, const uint8_t *qs, const uint8_t *high)
 {
 	for (int g = 0; g < 8; g++)
-		for (int l = 0; l < 32; l++) {
-			code[g * 32 + l] = qs[g / 4 * 32 + l] >> (g % 4 * 2) & 3;
-			if (high)
-				code[g * 32 + l] |= (uint8_t)((high[l] >> g & 1) << 2);
+		for (int i = 0; i < 8; i++) {
+			uint32_t u = load(qs + g / 4 * 32 + 4 * i) >> (g % 4 * 2) & twos;
+			code[g * 8 + i] = high ? u | (load(high + 4 * i) >> g & ones) << 2 : u;
 		}
 }
 
-static void codes_k6(uint8_t *code, const uint8_t *ql, const uint8_t *qh)
+static void codes_k6(uint32_t *code, const uint8_t *ql, const uint8_t *qh)
 {
-	for (int half = 0; half < 2; half++, ql += 64, qh += 32, code += 128)
-		for (int l = 0; l < 32; l++) {
-			code[l] = (uint8_t)((ql[l] & 15) | (qh[l] & 3) << 4);
-			code[l + 32] = (uint8_t)((ql[l + 32] & 15) | (qh[l] >> 2 & 3) << 4);
-			code[l + 64] = (uint8_t)(ql[l] >> 4 | (qh[l] >> 4 & 3) << 4);
-			code[l + 96] = (uint8_t)(ql[l + 32] >> 4 | (qh[l] >> 6) << 4);
+	for (int half = 0; half < 2; half++, ql += 64, qh += 32, code += 32)
+		for (int i = 0; i < 8; i++) {
+			uint32_t a = load(ql + 4 * i), b = load(ql + 32 + 4 * i), h = load(qh + 4 * i);
+			code[i] = (a & nibbles) | (h & twos) << 4;
+			code[i + 8] = (b & nibbles) | (h >> 2 & twos) << 4;
+			code[i + 16] = (a >> 4 & nibbles) | (h >> 4 & twos) << 4;
+			code[i + 24] = (b >> 4 & nibbles) | (h >> 6 & twos) << 4;
 		}
 }
 
-static void read_codes(enum stave_qtype t, uint8_t *code, const uint8_t *b)
+static void read_codes(enum stave_qtype t, uint32_t *code, const uint8_t *b)
 {
 	switch (t) {
 	case STAVE_Q_Q8_0:
-		for (int i = 0; i < 32; i++)
-			code[i] = b[2 + i] ^ 0x80;
+		for (int i = 0; i < 8; i++)
+			code[i] = load(b + 2 + 4 * i) ^ 0x80808080u;
 		break;
 	case STAVE_Q_Q4_0:
 	case STAVE_Q_IQ4_NL: codes_32(code, b + 2, NULL); break;
@@ -85,7 +99,7 @@ static void read_codes(enum stave_qtype t, uint8_t *code, const uint8_t *b)
 	case STAVE_Q_Q6_K: codes_k6(code, b, b + 128); break;
 	case STAVE_Q_IQ4_XS:
 		for (int g = 0; g < 8; g++)
-			codes_32(code + 32 * g, b + 8 + 16 * g, NULL);
+			codes_32(code + 8 * g, b + 8 + 16 * g, NULL);
 		break;
 	default: break;
 	}
@@ -161,28 +175,27 @@ static void put_scales(enum stave_qtype t, uint8_t *scales, int r, const uint8_t
 
 /* ---- codes to planes and back ---- */
 
-/* Row r's 32 codes of a group into its planes, which start as zeros. */
-static void put_codes(int bits, uint8_t *planes, int r, const uint8_t *code)
+/* Row r's 32 codes of a group, eight words, into its planes. */
+static void put_codes(int bits, uint8_t *planes, int r, const uint32_t *code)
 {
-	for (int k = 0; k < 32; k++) {
-		int j = k / 4, at = 4 * r + k % 4;
-		uint8_t *low = planes, c = code[k];
-		if (bits == 8) {
-			planes[64 * j + at] = c;
-		} else if (bits >= 4) {
-			planes[64 * (j % 4) + at] |= (uint8_t)((c & 15) << (j / 4 * 4));
-			low += 256;
-			c >>= 4;
-		} else {
-			planes[64 * (j / 4) + at] |= (uint8_t)((c & 3) << (j % 4 * 2));
-			low += 128;
-			c >>= 2;
-		}
-		if (bits == 5 || bits == 3)
-			low[at] |= (uint8_t)((c & 1) << j);
-		else if (bits == 6)
-			low[64 * (j / 4) + at] |= (uint8_t)((c & 3) << (j % 4 * 2));
+	uint32_t *out = (uint32_t *)(void *)planes + r, high = 0; /* a plane is 16 words */
+	if (bits == 8) {
+		for (int j = 0; j < 8; j++)
+			out[16 * j] = code[j];
+		return;
 	}
+	const int low = bits >= 4 ? 4 : 2; /* planes of the low bits; they have as many bits */
+	for (int i = 0; low == 4 && i < 4; i++)
+		out[16 * i] = (code[i] & nibbles) | (code[i + 4] & nibbles) << 4;
+	for (int i = 0; low == 2 && i < 2; i++)
+		out[16 * i] = (code[4 * i] & twos) | (code[4 * i + 1] & twos) << 2 | (code[4 * i + 2] & twos) << 4 | (code[4 * i + 3] & twos) << 6;
+	for (int i = 0; bits == 6 && i < 2; i++)
+		out[16 * (4 + i)] = (code[4 * i] >> 4 & twos) | (code[4 * i + 1] >> 4 & twos) << 2 | (code[4 * i + 2] >> 4 & twos) << 4 |
+		                    (code[4 * i + 3] >> 4 & twos) << 6;
+	for (int j = 0; bits - low == 1 && j < 8; j++)
+		high |= (code[j] >> low & ones) << j;
+	if (bits - low == 1)
+		out[16 * low] = high;
 }
 
 static int get_code(int bits, const uint8_t *planes, int r, int k)
@@ -208,15 +221,16 @@ void panel_int_pack(enum stave_qtype t, void *panel, const void *const row[STAVE
 	static const uint8_t zeros[MAX_BLOCK];
 	const struct stave_qtype_info info = stave_qtype_info(t);
 	const struct panel_layout l = panel_layouts[t];
-	uint8_t *scales = panel, *planes = scales + panel_scale_bytes(t, cols), code[MAX_PER];
-	memset(panel, 0, panel_int_bytes(t, cols));
+	uint8_t *scales = panel, *planes = scales + panel_scale_bytes(t, cols);
+	uint32_t code[MAX_PER / 4];
+	memset(planes - 64, 0, 64); /* what rounds the scales up */
 	for (int b = 0; b < cols / info.per; b++)
 		for (int r = 0; r < STAVE_PANEL; r++) {
 			const uint8_t *block = row[r] ? (const uint8_t *)row[r] + (size_t)b * (size_t)info.bytes : zeros;
 			put_scales(t, scales + (size_t)b * (size_t)l.scales, r, block);
 			read_codes(t, code, block);
 			for (int g = 0; g < info.per / 32; g++)
-				put_codes(l.bits, planes + ((size_t)b * (size_t)(info.per / 32) + (size_t)g) * l.bits * 64, r, code + 32 * g);
+				put_codes(l.bits, planes + ((size_t)b * (size_t)(info.per / 32) + (size_t)g) * l.bits * 64, r, code + 8 * g);
 		}
 }
 
