@@ -189,9 +189,12 @@ static int read_replace(struct text_reader *r, const json_t *o)
 	size_t from_n, to_n;
 	const char *pattern = text_field(json_object_get(o, "pattern"), "Regex", &from_n);
 	const json_t *content = json_object_get(o, "content");
+	int rc;
+	if (pattern && json_is_string(content) && json_string_length(content) <= 64 && (rc = text_split_translate(&pattern, &from_n, r->what, r->err)))
+		return rc;
 	if (pattern && json_is_string(content) && json_string_length(content) <= 64)
 		return add_matches(r, pattern, from_n, json_string_value(content), json_string_length(content));
-	int rc = replace_fields(r, o, "normalizer", &from, &from_n, &to, &to_n);
+	rc = replace_fields(r, o, "normalizer", &from, &from_n, &to, &to_n);
 	return rc ? rc : text_add_replace(r, from, from_n, to, to_n);
 }
 
@@ -270,6 +273,8 @@ static int read_split(struct text_reader *r, const json_t *o)
 		return rc;
 	if (!regex && !literal)
 		return corrupt(r, "pre_tokenizer", "Split wants a pattern, Regex or String");
+	if (regex && (rc = text_split_translate(&regex, &n, r->what, r->err)))
+		return rc;
 	for (int b = 0; b < 5; b++)
 		if (!strcmp(behavior, behaviors[b]))
 			return text_add_split(r, regex ? regex : literal, n, !regex, (enum text_behavior)b, invert);

@@ -22,7 +22,6 @@
 #define KIMI "\\p{sc:Han}+|[^\\r\\n\\p{L}\\p{N}]?(?:" NO_HAN UPPER ")*(?:" NO_HAN LOWER ")+" CONTRACTIONS "?" \
 	"|[^\\r\\n\\p{L}\\p{N}]?(?:" NO_HAN UPPER ")+(?:" NO_HAN LOWER ")*" CONTRACTIONS "?" \
 	"|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define BLOOM " ?[^(\\s|.,!?\xe2\x80\xa6\xe3\x80\x82\xef\xbc\x8c\xe3\x80\x81\xe0\xa5\xa4\xdb\x94\xd8\x8c)]+"
 #define DEEPSEEK_CJK "[\xe4\xb8\x80-\xe9\xbe\xa5\xe0\xa0\x80-\xe4\xb8\x80\xea\xb0\x80-\xed\x9f\xbf]+"
 #define DEEPSEEK3_CJK "[\xe4\xb8\x80-\xe9\xbe\xa5\xe3\x81\x80-\xe3\x82\x9f\xe3\x82\xa0-\xe3\x83\xbf]+"
 #define DEEPSEEK3 "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"
@@ -67,7 +66,7 @@ static const struct text_pre table[] = {
 	{.name = "gpt-4o", .pattern = {O200K}},
 	{.name = "llama4", .pattern = {O200K}},
 	{.name = "kimi-k2", .pattern = {KIMI}},
-	{.name = "bloom", .pattern = {BLOOM}},
+	{.name = "bloom", .pattern = {text_pattern_bloom}},
 	{.name = "deepseek-llm", .pattern = {"[\r\n]", deepseek_letters, DEEPSEEK_MARKS, "\\s+$", DEEPSEEK_CJK, "\\p{N}+"}},
 	{.name = "deepseek-coder", .pattern = {"[\r\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", DEEPSEEK_CJK, "\\p{N}"}},
 	{.name = "deepseek-v3", .pattern = {"\\p{N}{1,3}", DEEPSEEK3_CJK, DEEPSEEK3}},

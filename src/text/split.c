@@ -18,6 +18,7 @@ const char text_pattern_llama3[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\
                                    "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 const char text_pattern_qwen2[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
                                   "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const char text_pattern_bloom[] = " ?[^(\\s|.,!?\xe2\x80\xa6\xe3\x80\x82\xef\xbc\x8c\xe3\x80\x81\xe0\xa5\xa4\xdb\x94\xd8\x8c)]+";
 const char text_pattern_spaces[] = "\\s+";
 const char text_pattern_punctuation[] = "[!-/:-@\\[-`{-~\\p{P}]";
 
@@ -146,6 +147,36 @@ text_next_fn text_split_next(enum text_split_kind kind)
 {
 	static const text_next_fn next[] = {text_next_gpt2, text_next_llama3, text_next_qwen2, NULL, text_next_mark};
 	return next[kind];
+}
+
+/* Does a class hold a class or an intersection? [:alpha:] is neither. */
+static bool nests(const char *p, size_t n)
+{
+	bool inside = false;
+	for (size_t i = 0; i < n; i++) {
+		if (p[i] == '\\')
+			i++;
+		else if (inside && ((p[i] == '[' && !(i + 1 < n && p[i + 1] == ':')) || (p[i] == '&' && i + 1 < n && p[i + 1] == '&')))
+			return true;
+		else if (p[i] == '[' && inside)
+			while (i + 1 < n && p[++i] != ']')
+				;
+		else if (p[i] == '[' || p[i] == ']')
+			inside = p[i] == '[';
+	}
+	return false;
+}
+
+int text_split_translate(const char **pattern, size_t *n, const char *what, struct stave_err *err)
+{
+	static const char bloom[] = " ?[^(\\s|[.,!?\xe2\x80\xa6\xe3\x80\x82\xef\xbc\x8c\xe3\x80\x81\xe0\xa5\xa4\xdb\x94\xd8\x8c])]+";
+	if (*n == strlen(bloom) && !memcmp(*pattern, bloom, *n)) {
+		*pattern = text_pattern_bloom;
+		*n = strlen(text_pattern_bloom);
+	}
+	if (nests(*pattern, *n))
+		return stave_err_set(err, STAVE_ECONFIG, "%s: a pattern with a character class inside another, or an intersection of classes, is not one this program reads", what);
+	return 0;
 }
 
 int text_split_open(struct text_split *s, const char *pattern, size_t n, bool literal, enum text_behavior behavior, bool invert,

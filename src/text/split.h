@@ -22,6 +22,7 @@ struct text_split {
 };
 
 extern const char text_pattern_gpt2[], text_pattern_llama3[], text_pattern_qwen2[];
+extern const char text_pattern_bloom[];
 extern const char text_pattern_spaces[], text_pattern_punctuation[]; /* BERT's: ASCII symbols count as punctuation */
 
 /* A step from a pattern: one of the hand-written matchers when the pattern is theirs, else PCRE2. `literal`: the pattern
@@ -29,6 +30,9 @@ extern const char text_pattern_spaces[], text_pattern_punctuation[]; /* BERT's: 
 int text_split_open(struct text_split *s, const char *pattern, size_t n, bool literal, enum text_behavior behavior, bool invert,
                     const char *what, struct stave_err *err);
 void text_split_close(struct text_split *s);
+/* Patterns come in the language of Oniguruma, which has classes within classes and their intersection. PCRE2 would read them as
+ * something else without a word, so they are put in its own words where that is known (into *pattern, *n) and refused elsewhere. */
+int text_split_translate(const char **pattern, size_t *n, const char *what, struct stave_err *err);
 
 /* End of the word that starts at p[i], i < n. The text before i does not matter, and what follows n does not exist. */
 size_t text_next_gpt2(const uint8_t *p, size_t i, size_t n);

@@ -465,14 +465,10 @@ static void mark_stops(struct stave_tokenizer *t)
 
 int text_set_template(struct text_reader *r, const char *text)
 {
-	struct stave_tokenizer *t = r->t;
-	t->chat = TEXT_CHAT_PLAIN;
 	if (!text || !*text)
 		return 0;
-	if (!(t->chat_template = strdup(text)))
-		return text_no_memory(r);
-	t->chat = strstr(text, "<|im_start|>") ? TEXT_CHAT_CHATML : strstr(text, "<|start_header_id|>") ? TEXT_CHAT_LLAMA3 : TEXT_CHAT_UNKNOWN;
-	return 0;
+	r->t->chat_template = strdup(text);
+	return r->t->chat_template ? 0 : text_no_memory(r);
 }
 
 int text_build(struct text_reader *r)

@@ -1,8 +1,9 @@
 /* text/: Unicode and tokenizers. A tokenizer turns bytes into ids and ids into bytes; it is immutable once made, and may
  * be used by many threads, each with its own stave_encoder. Every tokenizer is saved as (and loaded from) a Hugging Face
  * tokenizer.json; char and byte tokenizers are expressed in it too (BPE without merges), so nothing else reads a format
- * of our own. Encoding and decoding round-trip any bytes for byte-level tokenizers; a char tokenizer refuses bytes
- * outside its alphabet only if it has no unknown token. */
+ * of our own; GGUF files carry one in their keys, and conversion goes both ways with the same ids. Models: BPE (byte-level or over
+ * characters), SentencePiece's BPE, Unigram, WordPiece, WordLevel. Encoding and decoding round-trip any bytes for byte-level
+ * tokenizers and for those that fall back to bytes; others refuse what is outside their alphabet only if they have no unknown token. */
 #ifndef STAVE_TEXT_H
 #define STAVE_TEXT_H
 
@@ -25,7 +26,8 @@ int stave_tokenizer_save(const struct stave_tokenizer *t, const char *dir, struc
 struct stave_gguf;
 struct stave_gguf_writer;
 int stave_tokenizer_gguf(struct stave_tokenizer **out, const struct stave_gguf *g, struct stave_err *err);
-/* Writes tokenizer.ggml.* and the chat template; STAVE_ECONFIG names what GGUF cannot say (a pattern without a `pre` name …). The list of
+/* Writes tokenizer.ggml.* and the chat template; STAVE_ECONFIG names what GGUF cannot say (a pattern without a `pre` name …); that an
+ * added token swallows white space beside it is lost. The list of
  * tokens is padded to `vocab` entries (the model's rows) with unused ones. */
 int stave_tokenizer_to_gguf(const struct stave_tokenizer *t, int vocab, struct stave_gguf_writer *w, struct stave_err *err);
 void stave_tokenizer_free(struct stave_tokenizer *t);
@@ -48,7 +50,7 @@ int stave_bpe_trainer_finish(struct stave_bpe_trainer *b, int vocab, struct stav
 void stave_bpe_trainer_free(struct stave_bpe_trainer *b);
 
 int stave_tokenizer_vocab(const struct stave_tokenizer *t);      /* ids are 0..vocab-1 */
-const char *stave_tokenizer_sha256(const struct stave_tokenizer *t); /* of the canonical tokenizer.json bytes */
+const char *stave_tokenizer_sha256(const struct stave_tokenizer *t); /* of the canonical tokenizer.json bytes; "" where there is no such document (gemma4's GGUF) */
 int32_t stave_tokenizer_eos(const struct stave_tokenizer *t);    /* end of text / document separator, -1: none */
 int32_t stave_tokenizer_bos(const struct stave_tokenizer *t);    /* -1: none */
 bool stave_tokenizer_add_bos(const struct stave_tokenizer *t);   /* the model expects bos before the text */

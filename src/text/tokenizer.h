@@ -79,8 +79,6 @@ struct text_charsmap {
 	size_t raw_n;
 };
 
-enum text_template { TEXT_CHAT_PLAIN, TEXT_CHAT_CHATML, TEXT_CHAT_LLAMA3, TEXT_CHAT_UNKNOWN };
-
 struct stave_tokenizer {
 	enum text_model model;
 	int vocab;
@@ -122,7 +120,6 @@ struct stave_tokenizer {
 	uint32_t *added_len;         /* distinct lengths, longest first */
 	int n_added_len;
 
-	enum text_template chat;
 	char *chat_template;  /* NULL: none */
 	/* Canonical tokenizer.json and tokenizer_config.json. json is NULL for a GGUF's tokenizer until text_document is called. */
 	pthread_mutex_t lock;
@@ -186,7 +183,7 @@ int text_fallback_byte(const char *token, size_t n);
 int text_no_memory(struct text_reader *r);
 /* Is it one of the names that models give the token that ends a turn, a message or a text. */
 bool text_is_stop_name(const char *p, size_t n);
-/* chat_template and what it is recognised as; NULL: none. */
+/* The chat template; NULL or empty: none. */
 int text_set_template(struct text_reader *r, const char *text);
 
 /* ---- tokenizer_json.c, components.c, document.c ---- */

@@ -134,10 +134,22 @@ static int list_tokens(struct source *s)
 	return 0;
 }
 
+static bool keeps_space(const struct text_piece *x)
+{
+	static const char *const names[] = {"<unk>", "<s>", "<|endoftext|>"};
+	for (int i = 0; i < 3; i++)
+		if (strlen(names[i]) == x->n && !memcmp(names[i], x->p, x->n))
+			return true;
+	return false;
+}
+
 /* The tokens that end an answer and the like are control tokens, whatever their type says: typed text must not become them. */
 static int list_added(struct source *s, const int32_t *named, int n_named)
 {
 	struct text_reader *r = &s->r;
+	const char *name = stave_gguf_str(s->g, "general.name");
+	/* Phi-3's control tokens swallow the white space behind them; the format has no key for that, so readers go by the name. */
+	bool phi3 = name && (strcasestr(name, "phi-3") || strcasestr(name, "phi3"));
 	for (int k = 0; k < n_named; k++)
 		if (named[k] >= 0 && s->type[named[k]] != UNKNOWN && s->type[named[k]] != UNUSED)
 			s->type[named[k]] = CONTROL;
@@ -146,7 +158,7 @@ static int list_added(struct source *s, const int32_t *named, int n_named)
 		if (text_is_stop_name(x->p, x->n) && s->type[x->id] == NORMAL)
 			s->type[x->id] = CONTROL;
 		if (s->type[x->id] == UNKNOWN || s->type[x->id] == CONTROL || s->type[x->id] == USER)
-			r->add[r->n_adds++] = (struct text_add){.p = x->p, .n = x->n, .id = x->id, .special = s->type[x->id] != USER};
+			r->add[r->n_adds++] = (struct text_add){.p = x->p, .n = x->n, .id = x->id, .special = s->type[x->id] != USER, .rstrip = phi3 && !keeps_space(x)};
 	}
 	return 0;
 }

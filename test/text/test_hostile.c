@@ -143,6 +143,8 @@ static void refused(void **state)
 	refuse("normalizer", "7", STAVE_ECORRUPT, "normalizer");
 	refuse("pre_tokenizer/type", "\"UnicodeScripts\"", STAVE_ECONFIG, "UnicodeScripts");
 	refuse("pre_tokenizer/pretokenizers/0/pattern/Regex", "\"(((\"", STAVE_ECORRUPT, "pattern");
+	refuse("pre_tokenizer/pretokenizers/0/pattern/Regex", "\"[\\\\p{L}&&[^a-z]]+\"", STAVE_ECONFIG, "intersection");
+	refuse("pre_tokenizer/pretokenizers/0/pattern/Regex", "\"[ab[cd]]+\"", STAVE_ECONFIG, "class");
 	refuse("pre_tokenizer/pretokenizers/0/behavior", "\"Shredded\"", STAVE_ECORRUPT, "behavior");
 	refuse("decoder/type", "\"WordPiece\"", STAVE_ECONFIG, "WordPiece");
 }
