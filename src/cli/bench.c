@@ -1,5 +1,5 @@
 /* stave bench: what this machine can do (`machine`, written as the profile that train, run and plan read) and what a
- * training step really takes on it (`train`, in bench_train.c). */
+ * training step really takes on it (`train`, in bench_train.c), and how fast a model answers (`infer`, in bench_infer.c). */
 #include "cli/bench.h"
 
 #include <jansson.h>
@@ -118,22 +118,25 @@ static int bench_machine(int argc, char **argv)
 
 int stave_cli_bench(int argc, char **argv)
 {
-	static const char *const verbs[] = {"machine", "train"};
-	static const char usage[] = "stave bench machine|train: measure this machine, or training on it.\n\n"
+	static const char *const verbs[] = {"machine", "train", "infer"};
+	static const char usage[] = "stave bench machine|train|infer: measure this machine, or training and inference on it.\n\n"
 	                            "  stave bench machine\n"
-	                            "  stave bench train --model gpt2-124m --batch 4 --seq 256 --dtype bf16\n\n"
-	                            "'stave bench machine -h' and 'stave bench train -h' show their options.\n";
+	                            "  stave bench train --model gpt2-124m --batch 4 --seq 256 --dtype bf16\n"
+	                            "  stave bench infer model.gguf --prompt 512 --generate 32\n\n"
+	                            "'stave bench infer -h' shows the options, and so for the others.\n";
 	if (argc > 1 && !strcmp(argv[1], verbs[0]))
 		return bench_machine(argc - 1, argv + 1);
 	if (argc > 1 && !strcmp(argv[1], verbs[1]))
 		return bench_train(argc - 1, argv + 1);
+	if (argc > 1 && !strcmp(argv[1], verbs[2]))
+		return bench_infer(argc - 1, argv + 1);
 	if (argc > 1 && (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help"))) {
 		fputs(usage, stdout);
 		return 0;
 	}
-	const char *near = argc > 1 ? stave_nearest(argv[1], verbs, 2) : NULL;
+	const char *near = argc > 1 ? stave_nearest(argv[1], verbs, 3) : NULL;
 	if (argc > 1)
-		stave_log(STAVE_LOG_ERROR, "bench '%s' is unknown%s%s; machine or train is wanted", argv[1], near ? "; did you mean " : "", near ? near : "");
+		stave_log(STAVE_LOG_ERROR, "bench '%s' is unknown%s%s; machine, train or infer is wanted", argv[1], near ? "; did you mean " : "", near ? near : "");
 	else
 		fputs(usage, stderr);
 	return stave_err_exit(STAVE_EUSAGE);

@@ -1,5 +1,5 @@
 /* Private to the bench verb: what its files share. bench.c speaks; bench_probe.c measures peaks, memory and disk;
- * bench_rates.c samples the operations of a model; bench_train.c runs training steps. */
+ * bench_rates.c samples the operations of a model; bench_train.c runs training steps, bench_infer.c a model that answers. */
 #ifndef STAVE_CLI_BENCH_H
 #define STAVE_CLI_BENCH_H
 
@@ -22,7 +22,11 @@ int bench_probe(struct stave_machine *m, const char *disk_dir, struct stave_err 
 /* The rates. Takes about half a minute. */
 int bench_rates(struct stave_machine *m, struct stave_err *err);
 
+/* Bytes per second that all threads read from memory. */
+int bench_read_rate(double *bytes_s, struct stave_err *err);
+
 int bench_train(int argc, char **argv);
+int bench_infer(int argc, char **argv);
 /* Prints an error and returns its exit status. */
 int bench_failed(const struct stave_err *err);
 

@@ -166,6 +166,17 @@ static double copy_rate(char *base, size_t bytes)
 	return best;
 }
 
+int bench_read_rate(double *bytes_s, struct stave_err *err)
+{
+	struct stave_arena a;
+	int rc = stave_arena_open(&a, "memory bench", MEMORY_BYTES, err);
+	if (rc)
+		return rc;
+	*bytes_s = read_rate(a.base, a.size);
+	stave_arena_close(&a);
+	return 0;
+}
+
 static int probe_memory(struct stave_machine *m, struct stave_err *err)
 {
 	struct stave_arena a;
