@@ -121,7 +121,7 @@ static int choose_pages(struct loaded *m, struct plan *p, struct stave_err *err)
 	int pages = want > INT32_MAX / 2 ? INT32_MAX / 2 : (int)want, rc = plan_with(m, p, pages, err);
 	size_t have = stave_memory_available_bytes(), full = p->total;
 	have -= have / 64; /* others take memory too, until it is ours */
-	if (rc || full <= have)
+	if (rc || !have || full <= have) /* 0: not known */
 		return rc;
 	if ((rc = plan_with(m, p, 1, err)))
 		return rc;

@@ -2,6 +2,7 @@
  * them: prompts found again, shared, kept apart by salt, evicted, preempted, and always the same answers as computed alone. */
 #include "infer/answers.h"
 
+#include "infer/direct.h"
 #include "infer/engine.h"
 
 enum { CONTEXT = 512 };
@@ -171,41 +172,7 @@ static struct stave_engine *open_engine(int slots, int chunk, int64_t cache_toke
 	return e;
 }
 
-/* The truth: token by token on a decoder of its own, in pages in reverse order. */
-static void direct(const int32_t *ids, int n, int make, int32_t *out)
-{
-	enum { PAGES = CONTEXT / STAVE_PAGE };
-	struct stave_source *source;
-	struct stave_lm *lm;
-	struct stave_lm_memory m;
-	struct stave_arena a;
-	struct stave_err e = {0};
-	int32_t pages[PAGES], token = ids[0];
-	float logits[512];
-	tiny_must(stave_source_open(&source, dir, &e), &e);
-	struct stave_lm_config c = {.source = source, .type = STAVE_QTYPE_COUNT, .cache = STAVE_CACHE_BF16, .pages = PAGES, .context = CONTEXT, .rows = 1};
-	int V = stave_source_shape(source)->V, best;
-	tiny_must(stave_lm_plan(&c, &m, &e), &e);
-	tiny_must(stave_arena_open(&a, "direct", m.total, &e), &e);
-	tiny_must(stave_lm_open(&lm, &c, &a, &e), &e);
-	for (int i = 0; i < PAGES; i++)
-		pages[i] = PAGES - 1 - i;
-	for (int past = 0; past < n + make - 1; past++) {
-		struct stave_lm_rows row = {.ids = &token, .n = 1, .past = past, .pages = pages};
-		token = past < n ? ids[past] : out[past - n];
-		stave_lm_run(lm, &row, 1);
-		if (past < n - 1)
-			continue;
-		stave_lm_logits(lm, &row.hidden, 1, logits);
-		best = 0;
-		for (int v = 1; v < V; v++)
-			best = logits[v] > logits[best] ? v : best;
-		out[past - n + 1] = best;
-	}
-	stave_lm_close(lm);
-	stave_arena_close(&a);
-	stave_source_close(source);
-}
+static void direct(const int32_t *ids, int n, int make, int32_t *out) { direct_run(dir, NULL, ids, n, make, out, NULL); }
 
 /* One prompt, computed; found again whole; in part; continued; under another salt; and scored, which computes it. */
 static void reuse(void **state)

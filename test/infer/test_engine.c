@@ -4,40 +4,92 @@
 static char *dir;
 static struct stave_engine *engine;
 
-/* Prompts of many lengths, greedy and drawn: alone, then all at once, with more of them than slots. */
-static void company(void **state)
+enum { N_COMPANY = 32 };
+
+static struct stave_request one_of_many(struct stave_engine *e, struct answer *a, int32_t *ids, int i)
 {
-	enum { N = 14 };
-	static const int lengths[N] = {1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 150, 200};
-	static struct answer alone[N], together[N];
-	static int32_t ids[N][TINY_CONTEXT];
-	struct stave_request r[N];
-	uint64_t seq[N];
-	struct stave_err e = {0};
-	for (int i = 0; i < N; i++) {
-		prompt(ids[i], lengths[i], i);
-		r[i] = request(engine, &alone[i], ids[i], lengths[i], 20 + i);
-		r[i].sampling.temperature = i % 2 ? 0 : 1;
-		r[i].sampling.seed = (uint64_t)i;
-		r[i].sampling.repetition_penalty = i % 3 ? 1 : 1.2f;
+	static const int lengths[] = {1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 100, 128, 150, 200};
+	int n = lengths[i % 16];
+	prompt(ids, n, i);
+	struct stave_request r = request(e, a, ids, n, 20 + i);
+	r.sampling.temperature = i % 2 ? 0 : 1;
+	r.sampling.seed = (uint64_t)i;
+	r.sampling.repetition_penalty = i % 3 ? 1 : 1.2f;
+	return r;
+}
+
+/* Prompts of many lengths, greedy and drawn: each alone, then all at once, `slots` at a time, in other pages and pieces. */
+static void alone_and_together(const char *type, const char *cache, int slots, int chunk)
+{
+	static struct answer alone[N_COMPANY], together[N_COMPANY];
+	static int32_t ids[N_COMPANY][TINY_CONTEXT];
+	struct stave_request r[N_COMPANY];
+	struct stave_err err = {0};
+	struct stave_engine *single, *many;
+	struct stave_engine_config c = {.model = dir, .slots = 1, .type = type, .cache = cache};
+	tiny_must(stave_engine_open(&single, &c, &err), &err);
+	c.slots = slots;
+	c.chunk = chunk;
+	tiny_must(stave_engine_open(&many, &c, &err), &err);
+	for (int i = 0; i < N_COMPANY; i++) {
+		r[i] = one_of_many(single, &alone[i], ids[i], i);
 		run_one(&r[i], &alone[i]);
 		assert_int_equal(alone[i].n, 20 + i);
 		assert_int_equal(alone[i].end.finish, STAVE_FINISH_LENGTH);
-		assert_int_equal(alone[i].end.prompt_tokens, lengths[i]);
-		r[i].ctx = &together[i];
+		assert_int_equal(alone[i].end.prompt_tokens, r[i].n_ids);
+		r[i] = one_of_many(many, &together[i], ids[i], i);
 	}
-	tiny_must(stave_engine_submit(engine, r, N, seq, &e), &e);
-	for (int i = 0; i < N; i++) {
-		await(&together[i]);
+	run_all(r, N_COMPANY);
+	for (int i = 0; i < N_COMPANY; i++) {
 		same_answer(&alone[i], &together[i], "in company");
 		assert_int_equal(alone[i].text.len, together[i].text.len);
-		stave_buf_free(&alone[i].text);
-		stave_buf_free(&together[i].text);
 	}
-	if (alone[0].n == alone[2].n && !memcmp(alone[0].ids, alone[2].ids, 64))
+	if (!memcmp(alone[0].ids, alone[2].ids, 64))
 		fail_msg("different prompts gave one answer: the test sees nothing");
-	struct stave_engine_stats s = stave_engine_stats(engine);
-	assert_int_equal(s.waiting, 0);
+	assert_int_equal(stave_engine_stats(many).waiting, 0);
+	stave_engine_close(single);
+	stave_engine_close(many);
+}
+
+static void company(void **state)
+{
+	alone_and_together("auto", "bf16", 32, 0);
+	alone_and_together("auto", "f32", 4, 16);
+	alone_and_together("Q8_0", "i8", 32, 100);
+	alone_and_together("BF16", "bf16", 7, 33);
+}
+
+/* The number that a refusal names, which must be what memory holds by this test's own count of bytes. */
+static void refused_with(const struct stave_engine_config *c, const char *option, double position_bytes)
+{
+	struct stave_engine *e;
+	struct stave_err err = {0};
+	double avail = (double)stave_memory_available_bytes();
+	assert_int_equal(stave_engine_open(&e, c, &err), STAVE_ENOFIT);
+	const char *at = strstr(err.msg, option);
+	if (!at)
+		fail_msg("%s", err.msg);
+	double share = atof(at + strlen(option)) * position_bytes / avail;
+	if (share > 1 || share < 0.8)
+		fail_msg("%s: that is %g of the memory", err.msg, share);
+}
+
+static void too_large(void **state)
+{
+	struct stave_shape s = tiny_shape(1 << 24);
+	s.D = 256;
+	s.C = 64;
+	char *wide = tiny_write(&s, 3);
+	double one = 2. * s.L * s.K * s.D * 4; /* K and V in f32 */
+	struct stave_engine_config c = {.model = wide, .slots = 1, .context = 1 << 24, .cache = "f32"};
+	if (one * c.context > 1.2 * (double)stave_memory_available_bytes())
+		refused_with(&c, "--context ", one + s.D * 4); /* and its row of the rotary table */
+	else
+		print_message("this machine holds 128 GiB: a context that does not fit was not tried\n");
+	c.context = 1000;
+	c.cache_tokens = (int64_t)1 << 34;
+	refused_with(&c, "--cache-tokens ", one);
+	tiny_remove(wide);
 }
 
 /* Draws between two nearly equal choices: each token of an answer has a random number of its own, and each seed has others. */
@@ -259,7 +311,7 @@ int main(void)
 	dir = tiny_dir();
 	struct stave_engine_config c = {.model = dir, .slots = 4, .chunk = 16, .queue = 32, .cache = "f32"};
 	tiny_must(stave_engine_open(&engine, &c, &err), &err);
-	const struct CMUnitTest tests[] = {cmocka_unit_test(company), cmocka_unit_test(seeds), cmocka_unit_test(scoring), cmocka_unit_test(limits), cmocka_unit_test(stops),
+	const struct CMUnitTest tests[] = {cmocka_unit_test(company), cmocka_unit_test(too_large), cmocka_unit_test(seeds), cmocka_unit_test(scoring), cmocka_unit_test(limits), cmocka_unit_test(stops),
 	                                   cmocka_unit_test(cancellation), cmocka_unit_test(closing), cmocka_unit_test(loading)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	stave_engine_close(engine);

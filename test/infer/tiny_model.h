@@ -20,8 +20,13 @@ static void tiny_must(int rc, const struct stave_err *e)
 	if (rc)
 		fail_msg("%s", e->msg);
 }
-/* `seed` of the weights, positions it was made for. */
-static inline char *tiny_model(uint64_t seed, int context)
+static inline struct stave_shape tiny_shape(int context)
+{
+	return (struct stave_shape){.family = STAVE_LLAMA, .L = 2, .C = 64, .H = 4, .K = 2, .D = 16, .I = 96, .V = 257, .T_max = context, .act = STAVE_SWIGLU,
+	                            .tied = true, .norm_eps = 1e-5f, .rope_theta = 10000};
+}
+/* A model of that shape; `seed` of the weights. */
+static inline char *tiny_write(const struct stave_shape *s, uint64_t seed)
 {
 	char *dir = strdup("/tmp/stave-test-XXXXXX");
 	if (!mkdtemp(dir))
@@ -30,10 +35,9 @@ static inline char *tiny_model(uint64_t seed, int context)
 	struct stave_tokenizer *t;
 	tiny_must(stave_tokenizer_byte(&t, &e), &e);
 	tiny_must(stave_tokenizer_save(t, dir, &e), &e);
-	struct stave_shape s = {.family = STAVE_LLAMA, .L = 2, .C = 64, .H = 4, .K = 2, .D = 16, .I = 96, .V = stave_tokenizer_vocab(t), .T_max = context,
-	                        .act = STAVE_SWIGLU, .tied = true, .norm_eps = 1e-5f, .rope_theta = 10000};
+	assert_int_equal(stave_tokenizer_vocab(t), s->V);
 	struct stave_layout l;
-	tiny_must(stave_layout_open(&l, &s, &e), &e);
+	tiny_must(stave_layout_open(&l, s, &e), &e);
 	float *p = calloc((size_t)l.n, sizeof *p);
 	stave_weights_init(&l, p, seed);
 	for (int64_t i = 0; i < l.n; i++) /* sharper than fresh weights, so that answers differ */
@@ -43,6 +47,11 @@ static inline char *tiny_model(uint64_t seed, int context)
 	stave_layout_close(&l);
 	stave_tokenizer_free(t);
 	return dir;
+}
+static inline char *tiny_model(uint64_t seed, int context)
+{
+	struct stave_shape s = tiny_shape(context);
+	return tiny_write(&s, seed);
 }
 static inline char *tiny_dir(void) { return tiny_model(3, TINY_CONTEXT); }
 static void tiny_remove(char *dir)
