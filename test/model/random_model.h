@@ -191,6 +191,8 @@ static int random_gguf(const char *path, const struct stave_shape *s, const stru
 	rc = stave_gguf_create(&w, path, err);
 	if (!rc && !(rc = shape_to_gguf(s, f, w, err))) {
 		random_tokenizer(w, s->V, s->encoder);
+		if (s->encoder)
+			stave_gguf_put_u32(w, "bert.pooling_type", STAVE_POOL_MEAN);
 		rc = stave_gguf_tensors(w, t, n, err);
 	}
 	for (int i = 0; !rc && i < own; i++)
