@@ -6,9 +6,10 @@
  * the values, and keeps the one whose closed form leaves the least error. An element weighs sqrt(s² + x²), s² the mean square of
  * its block: errors on large weights hurt a product most, but the many small ones must not be given up.
  *
- * The K types then store their groups' scales and minima in a few bits relative to two f16 of the block: those two are
- * fitted once more, in closed form over all 256 elements, when the integers are known. All integers are chosen last, from the
- * scales as they read back.
+ * The K types then store their groups' scales and minima in a few bits relative to two f16 of the block. Rounding to those bits is
+ * done to scale and minimum together, and the two f16 are fitted once more, in closed form over all 256 elements, when the
+ * integers are known. All integers are chosen last, from the scales as they read back. A Q4_0 or Q5_0 block that was read from
+ * such a file is recognised and written as it was.
  *
  * Blocks are finite whatever comes in: a NaN counts as 0, values beyond LIMIT as LIMIT, and scales saturate at f16's largest. Fits
  * work on values divided by a power of two that brings the largest near 1, so squares neither overflow nor vanish.
