@@ -258,12 +258,27 @@ INLINE void expand(enum stave_qtype t, const struct stave_packed *w, int p, int 
 		}
 }
 
+/* What the next chunk will read: scales and planes of two panels. The tiles ask for a few lines with each group; more at once
+ * would wait for one another and hold up everything else. */
+struct ahead {
+	const char *at[4], *end[4];
+	int lines[4]; /* with each group */
+};
+
+INLINE void prefetch(struct ahead *a)
+{
+	for (int i = 0; i < 4; i++)
+		for (int k = 0; k < a->lines[i] && a->at[i] < a->end[i]; k++, a->at[i] += 64)
+			_mm_prefetch(a->at[i], _MM_HINT_T1);
+}
+
 /* A register tile: `groups` records of one panel or two times the rows of an operand's tile (at the first group). */
 struct tile {
 	const char *record[2];
 	int groups;
 	struct panel_operand o;
 	float *sums; /* (rows of the tile, 32) */
+	struct ahead *ahead;
 };
 
 INLINE void run_tile(enum panel_kind kind, const int panels, const int count, const struct tile *a)
@@ -274,6 +289,7 @@ INLINE void run_tile(enum panel_kind kind, const int panels, const int count, co
 	struct panel_operand o = a->o;
 	size_t at = 0;
 	for (int i = 0; i < a->groups; i++, at += record_bytes(kind)) {
+		prefetch(a->ahead);
 		struct group g[2];
 		UNROLL for (int p = 0; p < panels; p++)
 			g[p] = (struct group){(const ri *)(const void *)(a->record[p] + at), (const rf *)(const void *)(a->record[p] + at + 512)};
@@ -330,40 +346,35 @@ struct block {
 	char *records; /* (2, PANEL_CHUNK) */
 };
 
-/* Of the pair of panels from p on, the planes of the groups from g on, in parts that the tiles prefetch one after the other. */
-struct ahead {
-	const char *planes[2];
-	size_t bytes, part;
-};
-
-static struct ahead look_ahead(const struct block *b, int p, int g)
+/* What the chunk after this one reads, spread over the `steps` groups of this one's tiles. */
+static struct ahead look_ahead(const struct block *b, int p, int g, int steps)
 {
-	struct ahead a = {{NULL, NULL}, 0, 0};
+	struct ahead a = {.lines = {0}};
+	const struct panel_layout l = panel_layouts[b->w->type];
+	const int per_block = stave_qtype_info(b->w->type).per / 32;
 	if (g >= b->g1) {
 		g = b->g0;
 		p += 2;
 	}
-	const size_t group = (size_t)panel_layouts[b->w->type].bits * 64;
-	for (int i = 0; p < b->p1 && i < 2; i++)
-		a.planes[i] = panel_of(b->w, least(p + i, b->p1 - 1)).planes + (size_t)g * group;
-	if (p < b->p1)
-		a.bytes = (size_t)least(PANEL_CHUNK, b->g1 - g) * group;
-	a.part = (a.bytes / 64 / (size_t)(b->t1 - b->t0) + 1) * 64;
+	const int groups = least(PANEL_CHUNK, b->g1 - g);
+	const size_t bytes[2] = {(size_t)groups * l.bits * 64, (size_t)(groups / per_block) * (size_t)l.scales};
+	for (int i = 0; i < 2 && p + i < b->p1; i++) {
+		struct panel_at at = panel_of(b->w, p + i);
+		a.at[2 * i] = at.planes + (size_t)g * l.bits * 64;
+		a.at[2 * i + 1] = at.scales + (size_t)(g / per_block) * (size_t)l.scales;
+		for (int k = 0; k < 2; k++) {
+			a.end[2 * i + k] = a.at[2 * i + k] + bytes[k];
+			a.lines[2 * i + k] = (int)(bytes[k] / 64) / steps + 1;
+		}
+	}
 	return a;
 }
 
-static void prefetch(const struct ahead *a, size_t part)
-{
-	for (size_t at = part * a->part; at < (part + 1) * a->part && at < a->bytes; at += 64)
-		for (int i = 0; i < 2; i++)
-			_mm_prefetch(a->planes[i] + at, _MM_HINT_T1);
-}
-
 /* The tiles over the expanded groups g.. of `panels` panels; next: what will be expanded after this. */
-static void run_chunk(const struct block *b, int panels, int g, int groups, const struct ahead *next)
+static void run_chunk(const struct block *b, int panels, int g, int groups, struct ahead *next)
 {
 	const enum panel_kind kind = panel_layouts[b->w->type].kind;
-	struct tile a = {.groups = groups};
+	struct tile a = {.groups = groups, .ahead = next};
 	for (int i = 0; i < 2; i++)
 		a.record[i] = b->records + (size_t)(i * PANEL_CHUNK) * record_bytes(kind);
 	a.sums = b->sums;
@@ -371,7 +382,6 @@ static void run_chunk(const struct block *b, int panels, int g, int groups, cons
 		a.o = panel_operand_at(panel_operand_tile(b->operand, t, b->n, b->w->cols), g);
 		tiles[panels - 1][kind][a.o.m - 1](&a);
 		a.sums += a.o.m * 2 * STAVE_PANEL;
-		prefetch(next, (size_t)(t - b->t0));
 	}
 }
 
@@ -405,7 +415,7 @@ static void run_block(const struct block *b)
 		load_sums(b, p, panels, r0, r1);
 		for (int g = b->g0; g < b->g1; g += PANEL_CHUNK) {
 			const int end = least(b->g1, g + PANEL_CHUNK);
-			struct ahead next = look_ahead(b, p, end);
+			struct ahead next = look_ahead(b, p, end, (end - g) * (b->t1 - b->t0));
 			for (int i = 0; i < panels; i++)
 				types[b->w->type].expand(b->w, p + i, g, end, b->records + (size_t)i * panel);
 			run_chunk(b, panels, g, end - g, &next);
