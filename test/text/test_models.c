@@ -530,7 +530,7 @@ static double now(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
 }
 
-/* Eight times the text may take thirty times as long, not 64. */
+/* A megabyte takes a second or so; what is quadratic would take many minutes. */
 static void long_runs(void **state)
 {
 	static const char *const models[] = {"llama", "t5"};
@@ -551,19 +551,12 @@ static void long_runs(void **state)
 		struct stave_tokenizer *t = open_list(l, models[m], NULL, 0);
 		for (int kind = 0; kind < 2; kind++) {
 			memset(run, kind ? ' ' : 'a', sizeof run);
-			double small = 1e9, start;
-			for (int i = 0; i < 2; i++) {
-				start = now();
-				struct stave_ids ids = encode(t, run, sizeof run / 8);
-				small = now() - start < small ? now() - start : small;
-				stave_ids_free(&ids);
-			}
-			start = now();
+			double start = now();
 			struct stave_ids ids = encode(t, run, sizeof run);
-			double large = now() - start;
+			double s = now() - start;
 			assert_true(ids.n <= sizeof run / 64 + 1 || m == 1);
-			if (large > 30 * small + 0.2)
-				fail_msg("%s: a run of %d bytes takes %.3f s, an eighth of it %.4f s", models[m], (int)sizeof run, large, small);
+			if (s > 10)
+				fail_msg("%s: a run of %d bytes takes %.1f s", models[m], (int)sizeof run, s);
 			stave_ids_free(&ids);
 		}
 		stave_tokenizer_free(t);
