@@ -25,7 +25,7 @@ struct ast *build_fail(struct build *b, const char *fmt, ...)
 		stave_err_set(b->err, STAVE_EUSAGE, "%s", text);
 		b->failed = true;
 	}
-	static struct ast empty = {.kind = AST_EMPTY, .size = 1};
+	static struct ast empty = {.kind = AST_EMPTY};
 	return &empty;
 }
 
@@ -43,7 +43,6 @@ static struct ast *node(struct build *b, struct ast value)
 	}
 	struct ast *n = &b->blocks->nodes[b->blocks->used++];
 	*n = value;
-	n->size = 1 + (value.a ? value.a->size : 0) + (value.b ? value.b->size : 0);
 	return n;
 }
 
@@ -286,5 +285,70 @@ struct ast *ast_chars(struct build *b, const struct charset *set, bool json)
 			out = ast_alt(b, out, range(b, lo, hi));
 	}
 	charset_free(&c);
+	if (out->kind != AST_EMPTY && out->kind != AST_NEVER)
+		out->one = true;
 	return out;
+}
+
+/* Characters of the texts of x, at least and at most (LENGTH_MAX: any number). Sequences lean to the left. */
+#define LENGTH_MAX 1000000000
+static void lengths(struct build *b, const struct ast *x, int64_t *min, int64_t *max)
+{
+	int64_t lo = 0, hi = 0, l, h;
+	for (; x->kind == AST_SEQ && !x->one; x = x->a) {
+		lengths(b, x->b, &l, &h);
+		lo += l;
+		hi += h;
+	}
+	l = h = 0;
+	if (x->one) {
+		l = h = 1;
+	} else if (x->kind == AST_ALT) {
+		for (l = LENGTH_MAX; x; x = x->kind == AST_ALT && !x->one ? x->a : NULL) {
+			int64_t one_min, one_max;
+			lengths(b, x->kind == AST_ALT && !x->one ? x->b : x, &one_min, &one_max);
+			l = one_min < l ? one_min : l;
+			h = one_max > h ? one_max : h;
+		}
+	} else if (x->kind == AST_CALL && b->rules[x->rule].chain) {
+		lengths(b, b->rules[x->rule].body, &l, &h);
+	} else if (x->kind == AST_REPEAT) {
+		lengths(b, x->a, &l, &h);
+		l *= x->min;
+		h = x->max < 0 ? (h ? LENGTH_MAX : 0) : h * x->max;
+	} else if (x->kind != AST_EMPTY) {
+		h = LENGTH_MAX; /* a call, bytes: not known */
+	}
+	*min = lo + l < LENGTH_MAX ? lo + l : LENGTH_MAX;
+	*max = hi + h < LENGTH_MAX ? hi + h : LENGTH_MAX;
+}
+
+/* A repetition of one character that is all of x, or NULL. */
+static struct ast *repeated_char(struct build *b, struct ast *x)
+{
+	int64_t lo, hi;
+	if (x->kind == AST_CALL && b->rules[x->rule].chain)
+		x = b->rules[x->rule].body;
+	if (x->kind != AST_REPEAT)
+		return NULL;
+	lengths(b, x->a, &lo, &hi);
+	return lo == 1 && hi == 1 ? x : NULL;
+}
+
+struct ast *ast_of_length(struct build *b, struct ast *x, int min, int max)
+{
+	int64_t lo, hi;
+	const struct ast *many = repeated_char(b, x);
+	if (b->failed)
+		return x;
+	if (many) {
+		int from = many->min > min ? many->min : min, to = many->max < 0 || (max >= 0 && max < many->max) ? max : many->max;
+		return to >= 0 && from > to ? ast_never(b) : ast_repeat(b, many->a, from, to);
+	}
+	lengths(b, x, &lo, &hi);
+	if (lo >= min && (max < 0 || hi <= max))
+		return x;
+	if (hi < min || (max >= 0 && lo > max))
+		return ast_never(b);
+	return NULL;
 }

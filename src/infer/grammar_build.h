@@ -29,7 +29,7 @@ struct ast {
 	int rule;          /* CALL */
 	int min, max;      /* REPEAT of a; max < 0: no limit */
 	struct ast *a, *b; /* SEQ and ALT: both; REPEAT: a */
-	int size;          /* nodes of the tree, repetitions of `a` counted once */
+	bool one;          /* one character of a text, whatever bytes it takes */
 };
 struct build_rule {
 	struct ast *body;  /* NULL: named but not defined yet */
@@ -66,6 +66,8 @@ void charset_invert(struct charset *c);
 void charset_free(struct charset *c);
 /* One character of the set, in UTF-8; with `json`, as it stands inside a JSON string: " and \ escaped, controls as \n or \u00XX. */
 struct ast *ast_chars(struct build *b, const struct charset *c, bool json);
+/* The texts of x with min..max characters (max < 0: no limit), where that can be said: else NULL. x is made of ast_chars. */
+struct ast *ast_of_length(struct build *b, struct ast *x, int min, int max);
 
 /* ---- front ends: define rule 0 ---- */
 
@@ -73,6 +75,14 @@ void grammar_parse_gbnf(struct build *b, const char *text, size_t n);
 void grammar_parse_schema(struct build *b, const char *text, size_t n);
 /* An expression; `json` as above; `whole`: it must match from end to end, else ^ and $ say so. */
 struct ast *grammar_parse_regex(struct build *b, const char *text, size_t n, bool json, bool whole);
+
+/* Numbers as JSON writes them. */
+struct number_bounds {
+	double lo, hi;   /* infinite: none */
+	bool lo_open, hi_open, whole;
+	double multiple; /* 0: any */
+};
+struct ast *grammar_number(struct build *b, const struct number_bounds *n);
 
 /* ---- the automaton ---- */
 
@@ -120,5 +130,12 @@ struct stave_vocab {
 	const char **bytes; /* (V) what each token decodes to; NULL for special ones */
 	uint32_t *n_bytes;
 };
+/* A vocabulary of the tokens t (V), whose bytes must outlive it. */
+struct vocab_token {
+	const char *p;
+	uint32_t n;
+	bool special, stop;
+};
+int vocab_of(struct stave_vocab **out, const struct vocab_token *t, int V, struct stave_err *err);
 
 #endif

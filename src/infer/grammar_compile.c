@@ -657,8 +657,10 @@ int grammar_compile(struct build *b, int reach, struct automaton *a)
 			break;
 		}
 		const struct ast *body = b->rules[r].body;
-		if (!body)
-			build_fail(b, "the rule '%.60s' is used but not defined", b->rules[r].name ? b->rules[r].name : "?");
+		if (!body && b->rules[r].name)
+			build_fail(b, "the rule '%.60s' is used but not defined", b->rules[r].name);
+		else if (!body) /* matches nothing */
+			a->start[r] = new_position(b, a);
 		else
 			a->start[r] = b->rules[r].chain ? chain(b, body, reach, a) : determinize(b, body, a);
 		a->n_rules = r + 1;

@@ -1,446 +1,151 @@
-/* JSON Schema to grammar. What is produced always validates; it may be stricter than the schema where freedom serves nobody: one
+/* JSON Schema to grammar. What is produced validates; it may be stricter than the schema where freedom serves nobody: one
  * order of properties (the schema's), at most one space or one line break with its indentation between tokens, extra
- * properties only where additionalProperties asks for them or no property is named.
+ * properties only where additionalProperties asks for them or no property is named. One thing is wider: oneOf is read as anyOf,
+ * so an answer may match two of its branches when these overlap.
  *
- * Supported: type (also lists), enum, const, properties, required, additionalProperties, items, prefixItems, additionalItems, minItems, maxItems,
- * minLength, maxLength, pattern, format (date, time, date-time, uuid, email, ipv4, hostname, uri; others are annotations), minimum, maximum and their exclusive
- * forms with whole bounds, anyOf, oneOf (as anyOf), allOf, $ref within the document. What else would change the meaning is refused by name. */
-#include <math.h>
-#include <stdio.h>
+ * Supported: type (also lists), enum, const, properties, required, additionalProperties, patternProperties (one pattern, no named
+ * properties), propertyNames (no named properties), minProperties, maxProperties, items, prefixItems, additionalItems, minItems, maxItems,
+ * uniqueItems (of a short enum), minLength, maxLength, pattern, format (date, time, date-time, uuid, email, ipv4, hostname, uri; others are
+ * annotations), minimum, maximum and their exclusive forms, multipleOf (whole or a power of ten), anyOf, oneOf, allOf, $ref within the
+ * document. What else would change the meaning is refused by name. A schema that stands at several places is one rule wherever that
+ * is cheap to see: rules are what masks are kept for. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/json.h"
-#include "infer/grammar_build.h"
-
-struct reference {
-	const json_t *node;
-	int rule;
-};
-struct schema {
-	struct build *b;
-	json_t *root;
-	int depth;
-	int ws, string, value, number, integer; /* rules, -1 until needed */
-	struct reference *refs;
-	int n_refs, cap_refs;
-	json_t **made;  /* merged schemas, kept until the end */
-	int n_made, cap_made;
-};
+#include "infer/grammar_schema.h"
 
 static struct ast *node_ast(struct schema *s, const json_t *j);
 
-#define SEQ(...) sequence(s, (struct ast *const[]){__VA_ARGS__, NULL})
-static struct ast *sequence(struct schema *s, struct ast *const *x)
-{
-	struct ast *all = ast_empty(s->b);
-	for (; *x; x++)
-		all = ast_seq(s->b, all, *x);
-	return all;
-}
-static struct ast *text(struct schema *s, const char *t) { return ast_text(s->b, t, strlen(t)); }
-static struct ast *optional(struct schema *s, struct ast *x) { return ast_repeat(s->b, x, 0, 1); }
-static struct ast *regex(struct schema *s, const char *t) { return grammar_parse_regex(s->b, t, strlen(t), false, true); }
-
-/* ---- JSON itself ---- */
-
-static int new_rule(struct schema *s, int *slot, struct ast *body)
-{
-	int rule = build_rule(s->b);
-	if (!s->b->failed) {
-		s->b->rules[rule].body = body;
-		*slot = rule;
-	}
-	return rule;
-}
-
-static struct ast *ws(struct schema *s)
-{
-	if (s->ws < 0)
-		new_rule(s, &s->ws, regex(s, "( |\\n[ \\t]{0,64})?"));
-	return ast_call(s->b, s->ws);
-}
-
-static struct ast *number(struct schema *s, bool whole)
-{
-	int *slot = whole ? &s->integer : &s->number;
-	if (*slot < 0)
-		new_rule(s, slot, regex(s, whole ? "-?(0|[1-9][0-9]{0,15})" : "-?(0|[1-9][0-9]{0,15})(\\.[0-9]{1,16})?([eE][-+]?[0-9]{1,3})?"));
-	return ast_call(s->b, *slot);
-}
-
-/* Any string; its inside is one character of JSON repeated. */
-static struct ast *any_string(struct schema *s)
-{
-	if (s->string < 0)
-		new_rule(s, &s->string, SEQ(text(s, "\""), ast_repeat(s->b, regex(s, "[^\"\\\\\\x00-\\x1f]|\\\\([\"\\\\/bfnrt]|u[0-9a-fA-F]{4})"), 0, -1), text(s, "\"")));
-	return ast_call(s->b, s->string);
-}
-
-static struct ast *pair_of(struct schema *s, struct ast *key, struct ast *value) { return SEQ(key, text(s, ":"), ws(s), value); }
-
-/* x, x, x: at least min and at most max (< 0: any number), without brackets. */
-static struct ast *list_of(struct schema *s, struct ast *x, int min, int max)
-{
-	if (max == 0)
-		return ast_empty(s->b);
-	struct ast *more = ast_repeat(s->b, SEQ(text(s, ","), ws(s), x), min > 0 ? min - 1 : 0, max < 0 ? -1 : max - 1), *all = ast_seq(s->b, x, more);
-	return min > 0 ? all : optional(s, all);
-}
-
-static struct ast *any_value(struct schema *s)
-{
-	if (s->value >= 0)
-		return ast_call(s->b, s->value);
-	s->value = build_rule(s->b);
-	if (s->b->failed)
-		return ast_empty(s->b);
-	struct ast *self = ast_call(s->b, s->value);
-	struct ast *object = SEQ(text(s, "{"), ws(s), list_of(s, pair_of(s, any_string(s), self), 0, -1), ws(s), text(s, "}"));
-	struct ast *array = SEQ(text(s, "["), ws(s), list_of(s, self, 0, -1), ws(s), text(s, "]"));
-	struct ast *x = ast_alt(s->b, ast_alt(s->b, object, array), ast_alt(s->b, any_string(s), number(s, false)));
-	x = ast_alt(s->b, x, regex(s, "true|false|null"));
-	if (!s->b->failed)
-		s->b->rules[s->value].body = x;
-	return self;
-}
-
-/* The value as JSON text. */
-static struct ast *literal(struct schema *s, const json_t *j)
-{
-	char *t = json_dumps(j, JSON_ENCODE_ANY);
-	struct ast *x = t ? text(s, t) : build_fail(s->b, "schema: a constant cannot be written");
-	free(t);
-	return x;
-}
-
-/* ---- merging: allOf, and what stands beside anyOf ---- */
-
-static json_t *keep(struct schema *s, json_t *j)
-{
-	if (s->n_made == s->cap_made) {
-		int cap = s->cap_made ? 2 * s->cap_made : 16;
-		json_t **p = realloc(s->made, (size_t)cap * sizeof *p);
-		if (!p) {
-			json_decref(j);
-			build_fail(s->b, "out of memory for a schema");
-			return NULL;
-		}
-		s->made = p;
-		s->cap_made = cap;
-	}
-	return s->made[s->n_made++] = j;
-}
-
-static const json_t *resolve(struct schema *s, const char *ref)
-{
-	const json_t *at = s->root;
-	if (*ref != '#' || (ref[1] && ref[1] != '/')) {
-		build_fail(s->b, "schema: $ref '%.80s' is not within the document; nothing is fetched", ref);
-		return NULL;
-	}
-	for (const char *p = ref + 1; *p == '/' && at;) {
-		char key[512];
-		size_t n = 0;
-		for (p++; *p && *p != '/' && n < sizeof key - 1; p++) {
-			char c = *p, hex[3] = {0};
-			if (c == '~' && (p[1] == '0' || p[1] == '1'))
-				c = *++p == '0' ? '~' : '/';
-			else if (c == '%' && p[1] && p[2]) {
-				memcpy(hex, p + 1, 2);
-				c = (char)strtol(hex, NULL, 16);
-				p += 2;
-			}
-			key[n++] = c;
-		}
-		key[n] = 0;
-		at = json_is_array(at) ? json_array_get(at, (size_t)strtoul(key, NULL, 10)) : json_object_get(at, key);
-	}
-	if (!at)
-		build_fail(s->b, "schema: $ref '%.80s' leads nowhere", ref);
-	return at;
-}
-
-static bool is_annotation(const char *key)
-{
-	static const char *const keys[] = {"$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly", "$anchor", "contentEncoding", "contentMediaType"};
-	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-		if (!strcmp(key, keys[i]))
-			return true;
-	return false;
-}
-
-static json_t *both(struct schema *s, const char *key, const json_t *x, const json_t *y);
-
-/* A schema that holds what both do; a new reference. */
-static json_t *merge(struct schema *s, const json_t *x, const json_t *y)
-{
-	const char *key;
-	json_t *v, *out;
-	if (json_is_true(x) || json_is_true(y))
-		return json_incref((json_t *)(json_is_true(x) ? y : x));
-	if (!json_is_object(x) || !json_is_object(y))
-		return json_false();
-	if (++s->depth > GRAMMAR_NESTING_MAX) {
-		build_fail(s->b, "schema: nested deeper than %d", GRAMMAR_NESTING_MAX);
-		s->depth--;
-		return json_true();
-	}
-	const char *ref = stave_json_str(y, "$ref", NULL);
-	if (ref) { /* what it leads to, and what stands beside it */
-		json_t *rest = json_copy((json_t *)y);
-		const json_t *target = resolve(s, ref);
-		json_object_del(rest, "$ref");
-		json_t *half = target ? merge(s, x, target) : json_true();
-		out = merge(s, half, rest);
-		json_decref(rest);
-		json_decref(half);
-	} else if (json_object_get(x, "$ref")) {
-		out = merge(s, y, x);
-	} else {
-		out = json_copy((json_t *)x);
-		json_object_foreach((json_t *)y, key, v) {
-			const json_t *old = json_object_get(x, key);
-			if (!old || is_annotation(key) || json_equal(old, v))
-				json_object_set(out, key, v);
-			else
-				json_object_set_new(out, key, both(s, key, old, v));
-		}
-	}
-	s->depth--;
-	return out;
-}
-
-static json_t *both(struct schema *s, const char *key, const json_t *x, const json_t *y)
-{
-	const char *name;
-	json_t *v, *out;
-	size_t i;
-	bool low = !strcmp(key, "minimum") || !strcmp(key, "exclusiveMinimum") || !strcmp(key, "minLength") || !strcmp(key, "minItems");
-	bool high = !strcmp(key, "maximum") || !strcmp(key, "exclusiveMaximum") || !strcmp(key, "maxLength") || !strcmp(key, "maxItems");
-	if ((low || high) && json_is_number(x) && json_is_number(y))
-		return json_incref((json_t *)((json_number_value(x) > json_number_value(y)) == low ? x : y));
-	if (!strcmp(key, "properties") && json_is_object(x) && json_is_object(y)) {
-		out = json_copy((json_t *)x);
-		json_object_foreach((json_t *)y, name, v) {
-			const json_t *old = json_object_get(x, name);
-			json_object_set_new(out, name, old ? merge(s, old, v) : json_incref(v));
-		}
-		return out;
-	}
-	if (!strcmp(key, "required") && json_is_array(x) && json_is_array(y)) {
-		out = json_copy((json_t *)x);
-		json_array_extend(out, (json_t *)y);
-		return out;
-	}
-	if ((!strcmp(key, "enum") && json_is_array(x) && json_is_array(y))) {
-		out = json_array();
-		json_array_foreach((json_t *)x, i, v)
-			for (size_t k = 0; k < json_array_size(y); k++)
-				if (json_equal(v, json_array_get(y, k)))
-					json_array_append(out, v);
-		return out;
-	}
-	if (!strcmp(key, "items") || !strcmp(key, "additionalProperties"))
-		return merge(s, x, y);
-	build_fail(s->b, "schema: two different '%.40s' at one place cannot be combined", key);
-	return json_true();
-}
-
-/* ---- strings ---- */
-
-static struct ast *string(struct schema *s, const json_t *j)
-{
-	static const char *const formats[][2] = {
-		{"date", "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"},
-		{"time", "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"},
-		{"date-time", "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"},
-		{"uuid", "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"},
-		{"email", "[a-zA-Z0-9_%+-]+(\\.[a-zA-Z0-9_%+-]+)*@[a-zA-Z0-9]+(-[a-zA-Z0-9]+)*(\\.[a-zA-Z0-9]+(-[a-zA-Z0-9]+)*)+"},
-		{"ipv4", "((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\\.){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"},
-		{"hostname", "[a-zA-Z0-9]+(-[a-zA-Z0-9]+)*(\\.[a-zA-Z0-9]+(-[a-zA-Z0-9]+)*)*"},
-		{"uri", "[a-zA-Z][a-zA-Z0-9+.-]*:[a-zA-Z0-9/?#@!$&'()*+,;=:._~%-]+"},
-	};
-	const char *pattern = stave_json_str(j, "pattern", NULL), *format = stave_json_str(j, "format", NULL), *found = NULL;
-	int64_t min, max;
-	if (stave_json_int(j, "minLength", 0, 0, INT32_MAX, &min, "schema", s->b->err) || stave_json_int(j, "maxLength", -1, 0, INT32_MAX, &max, "schema", s->b->err)) {
-		s->b->failed = true;
-		return ast_empty(s->b);
-	}
-	for (size_t i = 0; format && i < sizeof formats / sizeof *formats; i++)
-		if (!strcmp(format, formats[i][0]))
-			found = formats[i][1];
-	if ((pattern != NULL) + (found != NULL) + (min > 0 || max >= 0) > 1)
-		return build_fail(s->b, "schema: only one of pattern, format and a length is supported for one string");
-	if (pattern)
-		return SEQ(text(s, "\""), grammar_parse_regex(s->b, pattern, strlen(pattern), true, false), text(s, "\""));
-	if (found)
-		return SEQ(text(s, "\""), regex(s, found), text(s, "\""));
-	if (min == 0 && max < 0)
-		return any_string(s);
-	if (max > GRAMMAR_REPEAT_MAX) /* longer than any answer */
-		max = -1;
-	struct charset all = {0};
-	charset_add(&all, 0, 0x10ffff);
-	struct ast *x = ast_repeat(s->b, ast_chars(s->b, &all, true), (int)(min > GRAMMAR_REPEAT_MAX ? GRAMMAR_REPEAT_MAX + 1 : min), (int)max);
-	charset_free(&all);
-	return SEQ(text(s, "\""), x, text(s, "\""));
-}
-
-/* ---- numbers ---- */
-
-/* Digits of lo..hi, both written with n digits. */
-static struct ast *digits(struct schema *s, const char *lo, const char *hi, int n)
-{
-	if (!n)
-		return ast_empty(s->b);
-	struct ast *free_digits = ast_repeat(s->b, ast_byte(s->b, '0', '9'), n - 1, n - 1);
-	if (lo[0] == hi[0])
-		return ast_seq(s->b, ast_byte(s->b, lo[0], lo[0]), digits(s, lo + 1, hi + 1, n - 1));
-	struct ast *x = ast_seq(s->b, ast_byte(s->b, lo[0], lo[0]), digits(s, lo + 1, "99999999999999999999", n - 1));
-	x = ast_alt(s->b, x, ast_seq(s->b, ast_byte(s->b, hi[0], hi[0]), digits(s, "00000000000000000000", hi + 1, n - 1)));
-	return hi[0] - lo[0] > 1 ? ast_alt(s->b, x, ast_seq(s->b, ast_byte(s->b, lo[0] + 1, hi[0] - 1), free_digits)) : x;
-}
-
-#define WHOLE_MAX 9999999999999999 /* 16 digits: what number() writes at most */
-
-/* lo..hi >= 0, without leading zeros. */
-static struct ast *natural(struct schema *s, int64_t lo, int64_t hi)
-{
-	struct ast *x = ast_never(s->b);
-	for (int64_t from = lo, last = 9; from <= hi; last = last * 10 + 9) {
-		char a[24], b[24];
-		if (from > last)
-			continue;
-		int64_t to = hi < last ? hi : last;
-		int n = snprintf(a, sizeof a, "%lld", (long long)from);
-		snprintf(b, sizeof b, "%lld", (long long)to);
-		x = ast_alt(s->b, x, digits(s, a, b, n));
-		from = to + 1;
-	}
-	return x;
-}
-
-/* lo..hi with a fraction or not: the bounds themselves only without one, or (open) only with one, or not at all. */
-static struct ast *decimal(struct schema *s, int64_t lo, int64_t hi, bool lo_open, bool hi_open)
-{
-	struct ast *x = ast_never(s->b);
-	if (lo < hi) { /* lo.xxx: zero fraction only if lo itself is in */
-		struct ast *tail = lo_open ? regex(s, "\\.0{0,15}[1-9][0-9]{0,15}") : regex(s, "(\\.[0-9]{1,16})?");
-		x = ast_seq(s->b, natural(s, lo, lo), tail);
-	}
-	if (lo + 1 <= hi - 1)
-		x = ast_alt(s->b, x, ast_seq(s->b, natural(s, lo + 1, hi - 1), regex(s, "(\\.[0-9]{1,16})?")));
-	if (!hi_open && !(lo == hi && lo_open))
-		x = ast_alt(s->b, x, ast_seq(s->b, natural(s, hi, hi), regex(s, "(\\.0{1,16})?")));
-	return x;
-}
-
-/* A bound, closed or open; false: none. */
-static bool bound(struct schema *s, const json_t *j, const char *key, const char *open_key, bool low, int64_t *v, bool *open)
-{
-	const json_t *closed = json_object_get(j, key), *exclusive = json_object_get(j, open_key);
-	bool old = json_is_true(exclusive); /* draft 4: a flag beside the bound */
-	double x = json_is_number(closed) ? json_number_value(closed) : low ? -INFINITY : INFINITY;
-	*open = old && json_is_number(closed);
-	if (json_is_number(exclusive)) {
-		double e = json_number_value(exclusive);
-		if (low ? e >= x : e <= x) {
-			x = e;
-			*open = true;
-		}
-	}
-	if (isinf(x))
-		return false;
-	if (x != floor(x) || fabs(x) > WHOLE_MAX) {
-		build_fail(s->b, "schema: the bound %g is not supported; whole numbers up to 16 digits are", x);
-		return false;
-	}
-	*v = (int64_t)x;
-	return true;
-}
-
-static struct ast *ranged(struct schema *s, const json_t *j, bool whole)
-{
-	int64_t lo = -WHOLE_MAX, hi = WHOLE_MAX;
-	bool lo_open = false, hi_open = false;
-	bool any = bound(s, j, "minimum", "exclusiveMinimum", true, &lo, &lo_open);
-	any |= bound(s, j, "maximum", "exclusiveMaximum", false, &hi, &hi_open);
-	if (!any)
-		return number(s, whole);
-	if (whole) {
-		lo += lo_open;
-		hi -= hi_open;
-		lo_open = hi_open = false;
-	}
-	if (lo > hi)
-		return ast_never(s->b);
-	struct ast *x = ast_never(s->b);
-	if (hi >= 0) {
-		int64_t from = lo > 0 ? lo : 0;
-		x = whole ? natural(s, from, hi) : decimal(s, from, hi, lo >= 0 && lo_open, hi_open);
-	}
-	if (lo < 0) { /* mirrored; -0 is written as 0 */
-		int64_t to = hi < 0 ? -hi : whole ? 1 : 0;
-		struct ast *y = whole ? natural(s, to, -lo) : decimal(s, to, -lo, hi >= 0 || hi_open, lo_open);
-		x = ast_alt(s->b, x, ast_seq(s->b, text(s, "-"), y));
-	}
-	return x;
-}
-
 /* ---- arrays ---- */
+
+/* A schema of one string, number or constant, told by its text without annotations; NULL: it is none. */
+static char *plain_text(const json_t *j)
+{
+	static const char *const nested[] = {"anyOf", "oneOf", "allOf", "$ref", "properties", "items", "prefixItems", "additionalProperties", "patternProperties", NULL};
+	const char *key, *type = stave_json_str(j, "type", NULL);
+	json_t *v, *copy;
+	bool plain = json_object_get(j, "enum") || json_object_get(j, "const") || (type && strcmp(type, "object") && strcmp(type, "array"));
+	for (int i = 0; plain && nested[i]; i++)
+		plain = !json_object_get(j, nested[i]);
+	if (!plain || !(copy = json_object()))
+		return NULL;
+	json_object_foreach((json_t *)j, key, v)
+		if (!schema_is_annotation(key))
+			json_object_set(copy, key, v);
+	char *t = json_dumps(copy, JSON_COMPACT | JSON_SORT_KEYS);
+	json_decref(copy);
+	return t;
+}
 
 /* A schema as a rule: it stands at several places of a grammar but is built once. */
 static struct ast *as_rule(struct schema *s, const json_t *j)
 {
-	int rule = build_rule(s->b);
-	struct ast *x = node_ast(s, j);
-	if (s->b->failed || x->kind == AST_CALL || x->kind == AST_NEVER)
-		return x;
-	s->b->rules[rule].body = x;
-	return ast_call(s->b, rule);
+	char *plain = plain_text(j);
+	const json_t *known = plain ? json_object_get(s->known, plain) : NULL;
+	struct ast *x;
+	if (known) {
+		x = ast_call(s->b, (int)json_integer_value(known));
+	} else {
+		x = node_ast(s, j);
+		if (!s->b->failed && x->kind != AST_CALL && x->kind != AST_NEVER) {
+			int rule = build_rule(s->b);
+			if (!s->b->failed)
+				s->b->rules[rule].body = x;
+			x = ast_call(s->b, rule);
+		}
+		if (plain && x->kind == AST_CALL)
+			json_object_set_new(s->known, plain, json_integer(x->rule));
+	}
+	free(plain);
+	return x;
 }
 
+/* Each value of an enum at most once: a rule for each set of those used. */
+#define UNIQUE_MAX 8
+static struct ast *unique(struct schema *s, const json_t *j, int64_t min, int64_t max)
+{
+	json_t *items = json_object_get(j, "items"), *values = json_object_get(items, "enum"), *one = json_deep_copy(items);
+	int n = 0, first = s->b->n_rules;
+	struct ast *value[UNIQUE_MAX];
+	if (!json_is_array(values) || !json_array_size(values) || json_array_size(values) > UNIQUE_MAX || json_object_get(j, "prefixItems")) {
+		json_decref(one);
+		return build_fail(s->b, "schema: 'uniqueItems' is supported only for items of an enum of at most %d values", UNIQUE_MAX);
+	}
+	for (size_t i = 0; i < json_array_size(values); i++) {
+		bool again = false;
+		for (size_t k = 0; k < i; k++)
+			again |= json_equal(json_array_get(values, i), json_array_get(values, k));
+		json_object_set_new(one, "enum", json_pack("[O]", json_array_get(values, i)));
+		struct ast *x = again ? ast_never(s->b) : schema_values(s, one);
+		if (x->kind != AST_NEVER)
+			value[n++] = x;
+	}
+	json_decref(one);
+	first = s->b->n_rules;
+	for (int used = 0; used < 1 << n; used++)
+		build_rule(s->b);
+	for (int used = 0; used < 1 << n && !s->b->failed; used++) { /* what may follow when these are written */
+		int count = __builtin_popcount((unsigned)used);
+		struct ast *x = count >= min ? ast_empty(s->b) : ast_never(s->b);
+		for (int i = 0; i < n; i++)
+			if (!(used >> i & 1) && (max < 0 || count < max)) {
+				struct ast *comma = used ? SEQ(schema_text(s, ","), schema_ws(s)) : ast_empty(s->b);
+				x = ast_alt(s->b, x, SEQ(comma, value[i], ast_call(s->b, first + (used | 1 << i))));
+			}
+		s->b->rules[first + used].body = x;
+	}
+	return ast_call(s->b, first);
+}
+
+static struct ast *elements(struct schema *s, const json_t *prefix, int64_t n, const json_t *items, int64_t min, int64_t max)
+{
+	struct ast *rest = items ? as_rule(s, items) : schema_any_value(s);
+	if (rest->kind == AST_NEVER && (max < 0 || max > n))
+		max = n;
+	if (max >= 0 && max < n)
+		n = max;
+	if (max >= 0 && min > max)
+		return ast_never(s->b);
+	if (!n)
+		return schema_list(s, rest, (int)min, (int)max);
+	struct ast *more = SEQ(schema_text(s, ","), schema_ws(s), rest);
+	struct ast *x = rest->kind == AST_NEVER ? ast_empty(s->b) : ast_repeat(s->b, more, (int)(min > n ? min - n : 0), (int)(max < 0 ? -1 : max - n));
+	for (int64_t i = n - 1; i >= 0; i--) {
+		struct ast *item = as_rule(s, json_array_get(prefix, (size_t)i));
+		x = i ? SEQ(schema_text(s, ","), schema_ws(s), item, x) : ast_seq(s->b, item, x);
+		if (i >= min)
+			x = schema_optional(s, x);
+	}
+	return x;
+}
+
+#define PREFIX_MAX 200
 static struct ast *array(struct schema *s, const json_t *j)
 {
 	const json_t *items = json_object_get(j, "items"), *prefix = json_object_get(j, "prefixItems");
 	int64_t min, max;
-	if (stave_json_int(j, "minItems", 0, 0, INT32_MAX, &min, "schema", s->b->err) || stave_json_int(j, "maxItems", -1, 0, INT32_MAX, &max, "schema", s->b->err)) {
-		s->b->failed = true;
+	if (!schema_count(s, j, "minItems", 0, &min) || !schema_count(s, j, "maxItems", -1, &max))
 		return ast_empty(s->b);
-	}
 	if (json_is_array(items)) { /* draft 7 */
 		prefix = items;
 		items = json_object_get(j, "additionalItems");
 	}
 	int64_t n = (int64_t)json_array_size(prefix);
-	if (n > 1000)
-		return build_fail(s->b, "schema: prefixItems holds %lld items; at most 1000 are supported", (long long)n);
+	if (n > PREFIX_MAX)
+		return build_fail(s->b, "schema: prefixItems holds %lld items; at most %d are supported", (long long)n, PREFIX_MAX);
 	if (max > GRAMMAR_REPEAT_MAX)
-		max = -1;
+		max = GRAMMAR_REPEAT_MAX;
 	if (min > GRAMMAR_REPEAT_MAX)
 		return build_fail(s->b, "schema: minItems of %lld; at most %d are supported", (long long)min, GRAMMAR_REPEAT_MAX);
-	struct ast *rest = items ? as_rule(s, items) : any_value(s), *x;
-	if (rest->kind == AST_NEVER && (max < 0 || max > n))
-		max = n;
-	if (max >= 0 && max < n)
-		n = max;
-	if (!n) {
-		x = max >= 0 && min > max ? ast_never(s->b) : list_of(s, rest, (int)min, (int)max);
-	} else {
-		struct ast *more = SEQ(text(s, ","), ws(s), rest);
-		x = rest->kind == AST_NEVER ? ast_empty(s->b) : ast_repeat(s->b, more, (int)(min > n ? min - n : 0), (int)(max < 0 ? -1 : max - n));
-		for (int64_t i = n - 1; i >= 0; i--) {
-			struct ast *item = as_rule(s, json_array_get(prefix, (size_t)i));
-			x = i ? SEQ(text(s, ","), ws(s), item, x) : ast_seq(s->b, item, x);
-			if (i >= min)
-				x = optional(s, x);
-		}
-	}
-	return SEQ(text(s, "["), ws(s), x, ws(s), text(s, "]"));
+	bool distinct = json_is_true(json_object_get(j, "uniqueItems")) && (max < 0 || max > 1);
+	struct ast *x = distinct ? unique(s, j, min, max) : elements(s, prefix, n, items, min, max);
+	return SEQ(schema_text(s, "["), schema_ws(s), x, schema_ws(s), schema_text(s, "]"));
 }
 
 /* ---- objects ---- */
+
+#define REQUIRED_WORK_MAX 4000000 /* comparisons of names */
 
 struct property {
 	const char *name;
@@ -477,7 +182,7 @@ static struct ast *other_than(struct schema *s, const char *const *names, int n,
 	x = x->kind == AST_EMPTY ? away : ast_alt(s->b, x, away);
 	charset_free(&first);
 	charset_free(&all);
-	return ends ? x : optional(s, x);
+	return ends ? x : schema_optional(s, x);
 }
 
 static int by_name(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
@@ -493,36 +198,47 @@ static struct ast *other_key(struct schema *s, const struct property *p, int n)
 			build_fail(s->b, "schema: a property's name of more than 150 bytes beside additionalProperties");
 	}
 	qsort(names, (size_t)n, sizeof *names, by_name);
-	struct ast *x = s->b->failed ? ast_empty(s->b) : SEQ(text(s, "\""), other_than(s, names, n, 0), text(s, "\""));
+	struct ast *x = s->b->failed ? ast_empty(s->b) : SEQ(schema_text(s, "\""), other_than(s, names, n, 0), schema_text(s, "\""));
 	free(names);
 	return x;
 }
 
-/* Properties i .. n-1 and the extra ones, as rules: one for "nothing is written yet", one for "a comma is due". From the last to the first. */
-static struct ast *members(struct schema *s, const struct property *p, int n, struct ast *extra)
+/* Properties i .. n-1 and then the extra ones, as rules by how many are written so far (0 .. top, more count as top): from the last
+ * to the first. `extra` counts once, since its keys may be equal. */
+#define COUNTED_MAX 20000
+static struct ast *members(struct schema *s, const struct property *p, int n, struct ast *extra, int64_t min, int64_t max)
 {
-	struct ast *after[2]; /* what follows, by whether a comma is due */
-	after[0] = extra ? list_of(s, extra, 0, -1) : ast_empty(s->b);
-	after[1] = extra ? ast_repeat(s->b, SEQ(text(s, ","), ws(s), extra), 0, -1) : ast_empty(s->b);
+	int top = (int)(max >= 0 ? max : min > 1 ? min : 1);
+	struct ast **after, *result, *comma = SEQ(schema_text(s, ","), schema_ws(s));
+	if ((int64_t)(n + 1) * (top + 1) > COUNTED_MAX || !(after = malloc(((size_t)top + 1) * sizeof *after)))
+		return build_fail(s->b, "schema: %d properties with minProperties or maxProperties are not supported", n);
+	for (int c = 0; c <= top; c++) {
+		int least = c < min ? (int)min - c : 0, most = max < 0 ? -1 : top - c;
+		if (!extra || least > 1)
+			after[c] = least ? ast_never(s->b) : ast_empty(s->b);
+		else
+			after[c] = c ? ast_repeat(s->b, SEQ(comma, extra), least, most) : schema_list(s, extra, least, most);
+	}
 	for (int i = n - 1; i >= 0 && !s->b->failed; i--) {
 		json_t *key = json_string(p[i].name);
-		struct ast *value = as_rule(s, p[i].schema), *pair = pair_of(s, literal(s, key), value), *now[2];
+		struct ast *value = as_rule(s, p[i].schema), *pair = schema_pair(s, schema_literal(s, key), value);
 		json_decref(key);
-		for (int comma = 0; comma < 2; comma++) {
-			struct ast *taken = comma ? SEQ(text(s, ","), ws(s), pair, after[1]) : ast_seq(s->b, pair, after[1]);
-			if (value->kind == AST_NEVER)
-				taken = value;
-			int rule = build_rule(s->b);
-			now[comma] = p[i].required ? taken : ast_alt(s->b, taken, after[comma]);
-			if (s->b->failed || now[comma]->kind == AST_NEVER)
-				continue;
-			s->b->rules[rule].body = now[comma];
-			now[comma] = ast_call(s->b, rule);
+		for (int c = 0; c <= top; c++) { /* after[c + 1] is still that of property i + 1 */
+			bool room = value->kind != AST_NEVER && (max < 0 || c < top);
+			struct ast *taken = room ? SEQ(c ? comma : ast_empty(s->b), pair, after[c < top ? c + 1 : top]) : ast_never(s->b);
+			struct ast *now = p[i].required ? taken : ast_alt(s->b, taken, after[c]);
+			if (!s->b->failed && now->kind != AST_NEVER) {
+				int rule = build_rule(s->b);
+				if (!s->b->failed)
+					s->b->rules[rule].body = now;
+				now = ast_call(s->b, rule);
+			}
+			after[c] = now;
 		}
-		after[0] = now[0];
-		after[1] = now[1];
 	}
-	return after[0];
+	result = s->b->failed ? ast_empty(s->b) : after[0];
+	free(after);
+	return result;
 }
 
 static bool lists(const json_t *required, const char *name)
@@ -535,34 +251,68 @@ static bool lists(const json_t *required, const char *name)
 	return false;
 }
 
+/* Properties that are not named: key and value, or NULL. */
+static struct ast *extra_pair(struct schema *s, const json_t *j, const struct property *p, int n)
+{
+	const json_t *more = json_object_get(j, "additionalProperties"), *patterns = json_object_get(j, "patternProperties"), *names = json_object_get(j, "propertyNames");
+	struct ast *key = NULL, *value;
+	if ((patterns || names) && (n || (patterns && names) || json_object_size(patterns) > 1))
+		return build_fail(s->b, "schema: 'patternProperties' and 'propertyNames' are supported only alone, with one pattern and without named properties");
+	if (json_object_size(patterns) == 1) { /* keys outside the pattern are not offered */
+		const char *pattern = json_object_iter_key(json_object_iter((json_t *)patterns));
+		key = SEQ(schema_text(s, "\""), grammar_parse_regex(s->b, pattern, strlen(pattern), true, false), schema_text(s, "\""));
+		more = json_object_get(patterns, pattern);
+	} else if (names) {
+		json_t *string = json_pack("{s:s}", "type", "string"), *merged = schema_keep(s, schema_merge(s, string, names));
+		json_decref(string);
+		key = merged ? node_ast(s, merged) : ast_never(s->b);
+	}
+	if (json_is_false(more) || (!more && n))
+		return NULL;
+	value = more && !json_is_true(more) ? as_rule(s, more) : schema_any_value(s);
+	if (value->kind == AST_NEVER || (key && key->kind == AST_NEVER))
+		return NULL;
+	struct ast *pair = schema_pair(s, key ? key : n ? other_key(s, p, n) : schema_any_string(s), value);
+	int rule = build_rule(s->b);
+	if (!s->b->failed)
+		s->b->rules[rule].body = pair;
+	return ast_call(s->b, rule);
+}
+
 static struct ast *object(struct schema *s, const json_t *j)
 {
 	json_t *properties = json_object_get(j, "properties"), *required = json_object_get(j, "required"), *more = json_object_get(j, "additionalProperties"), *v;
 	const char *name;
+	int64_t min, max;
 	int n = 0;
 	size_t i;
 	if ((properties && !json_is_object(properties)) || (required && !json_is_array(required)))
 		return build_fail(s->b, "schema: properties must be an object and required a list");
-	struct property *p = malloc((json_object_size(properties) + json_array_size(required) + 1) * sizeof *p);
-	if (!p)
-		return build_fail(s->b, "out of memory for a schema");
+	if (!schema_count(s, j, "minProperties", 0, &min) || !schema_count(s, j, "maxProperties", -1, &max))
+		return ast_empty(s->b);
+	size_t most = json_object_size(properties) + json_array_size(required);
+	struct property *p = malloc((most + 1) * sizeof *p);
+	if (!p || json_array_size(required) * most > REQUIRED_WORK_MAX) {
+		free(p);
+		return build_fail(s->b, "schema: %zu properties are too many", most);
+	}
 	json_object_foreach(properties, name, v)
 		p[n++] = (struct property){name, v, lists(required, name)};
-	bool closed = json_is_false(more);
 	json_array_foreach(required, i, v) { /* required but not described */
 		bool known = !json_is_string(v);
 		for (int k = 0; k < n && !known; k++)
 			known = !strcmp(p[k].name, json_string_value(v));
 		if (!known)
-			p[n++] = (struct property){json_string_value(v), more ? more : keep(s, json_true()), true};
+			p[n++] = (struct property){json_string_value(v), more ? more : schema_keep(s, json_true()), true};
 	}
-	struct ast *extra = NULL;
-	if (!closed && (more || !n)) {
-		struct ast *value = more && !json_is_true(more) ? as_rule(s, more) : any_value(s);
-		if (value->kind != AST_NEVER)
-			extra = pair_of(s, n ? other_key(s, p, n) : any_string(s), value);
-	}
-	struct ast *x = SEQ(text(s, "{"), ws(s), members(s, p, n, extra), ws(s), text(s, "}"));
+	struct ast *extra = extra_pair(s, j, p, n);
+	if (extra && min > 1 && min > n)
+		build_fail(s->b, "schema: minProperties above 1 is supported only for named properties");
+	else if (extra && min > 1)
+		extra = NULL; /* equal keys would be counted twice */
+	if (max > n && !extra)
+		max = -1;
+	struct ast *x = SEQ(schema_text(s, "{"), schema_ws(s), members(s, p, n, extra, min, max), schema_ws(s), schema_text(s, "}"));
 	free(p);
 	return x;
 }
@@ -576,46 +326,14 @@ static struct ast *of_type(struct schema *s, const json_t *j, const char *type)
 	if (!strcmp(type, "array"))
 		return array(s, j);
 	if (!strcmp(type, "string"))
-		return string(s, j);
+		return schema_string(s, j);
 	if (!strcmp(type, "integer") || !strcmp(type, "number"))
-		return ranged(s, j, *type == 'i');
+		return schema_number(s, j, *type == 'i');
 	if (!strcmp(type, "boolean"))
-		return regex(s, "true|false");
+		return ast_alt(s->b, schema_text(s, "true"), schema_text(s, "false"));
 	if (!strcmp(type, "null"))
-		return text(s, "null");
+		return schema_text(s, "null");
 	return build_fail(s->b, "schema: unknown type '%.40s'", type);
-}
-
-static bool has_type(const json_t *v, const char *type)
-{
-	if (!strcmp(type, "integer"))
-		return json_is_integer(v) || (json_is_real(v) && json_real_value(v) == floor(json_real_value(v)));
-	return !strcmp(type, "object") ? json_is_object(v) : !strcmp(type, "array") ? json_is_array(v) : !strcmp(type, "string") ? json_is_string(v) :
-	       !strcmp(type, "number") ? json_is_number(v) : !strcmp(type, "boolean") ? json_is_boolean(v) : json_is_null(v);
-}
-
-static bool may_be(const json_t *types, const json_t *v)
-{
-	if (json_is_string(types))
-		return has_type(v, json_string_value(types));
-	bool any = !types;
-	for (size_t i = 0; i < json_array_size(types); i++)
-		any |= json_is_string(json_array_get(types, i)) && has_type(v, json_string_value(json_array_get(types, i)));
-	return any;
-}
-
-static struct ast *one_of_values(struct schema *s, const json_t *j)
-{
-	const json_t *constant = json_object_get(j, "const"), *list = json_object_get(j, "enum"), *types = json_object_get(j, "type");
-	struct ast *x = ast_never(s->b);
-	json_t *v;
-	size_t i;
-	if (constant)
-		return may_be(types, constant) ? literal(s, constant) : x;
-	json_array_foreach((json_t *)list, i, v)
-		if (may_be(types, v))
-			x = ast_alt(s->b, x, literal(s, v));
-	return x;
 }
 
 static struct ast *alternatives(struct schema *s, const json_t *j, const char *key)
@@ -628,9 +346,9 @@ static struct ast *alternatives(struct schema *s, const json_t *j, const char *k
 	const char *name;
 	json_object_del(rest, key);
 	json_object_foreach(rest, name, v)
-		alone &= is_annotation(name);
+		alone &= schema_is_annotation(name);
 	json_array_foreach((json_t *)list, i, v) {
-		json_t *one = alone ? v : keep(s, merge(s, rest, v));
+		json_t *one = alone ? v : schema_keep(s, schema_merge(s, rest, v));
 		if (s->b->failed || !one)
 			break;
 		x = ast_alt(s->b, x, node_ast(s, one));
@@ -645,27 +363,28 @@ static struct ast *all_of(struct schema *s, const json_t *j)
 	size_t i;
 	json_object_del(out, "allOf");
 	json_array_foreach(list, i, v) {
-		json_t *next = merge(s, out, v);
+		json_t *next = schema_merge(s, out, v);
 		json_decref(out);
 		out = next;
 	}
-	return keep(s, out) ? node_ast(s, out) : ast_empty(s->b);
+	return schema_keep(s, out) ? node_ast(s, out) : ast_empty(s->b);
 }
 
+/* What a node stands for, as a rule that is known before its body: it may refer to itself. */
 static struct ast *reference(struct schema *s, const json_t *j, const char *ref)
 {
+	const json_t *from = schema_resolve(s, ref), *body = from;
 	const char *key;
 	json_t *v;
+	if (s->b->failed)
+		return ast_empty(s->b);
 	json_object_foreach((json_t *)j, key, v)
-		if (strcmp(key, "$ref") && !is_annotation(key)) {
-			json_t *merged = keep(s, merge(s, json_true(), j)), *both_sides = merged ? keep(s, merge(s, json_object(), j)) : NULL;
-			return both_sides && !json_object_get(both_sides, "$ref") ? node_ast(s, both_sides) : build_fail(s->b, "schema: $ref beside '%.40s' is not supported", key);
-		}
-	const json_t *target = resolve(s, ref);
-	for (int i = 0; target && i < s->n_refs; i++)
-		if (s->refs[i].node == target)
+		if (strcmp(key, "$ref") && !schema_is_annotation(key))
+			from = j; /* both hold */
+	for (int i = 0; i < s->n_refs; i++)
+		if (s->refs[i].node == from)
 			return ast_call(s->b, s->refs[i].rule);
-	int rule = target ? build_rule(s->b) : 0;
+	int rule = build_rule(s->b);
 	if (s->n_refs == s->cap_refs) {
 		int cap = s->cap_refs ? 2 * s->cap_refs : 32;
 		struct reference *p = realloc(s->refs, (size_t)cap * sizeof *p);
@@ -676,8 +395,15 @@ static struct ast *reference(struct schema *s, const json_t *j, const char *ref)
 	}
 	if (s->b->failed)
 		return ast_empty(s->b);
-	s->refs[s->n_refs++] = (struct reference){target, rule}; /* known before its body: it may refer to itself */
-	struct ast *x = node_ast(s, target);
+	s->refs[s->n_refs++] = (struct reference){from, rule};
+	if (from == j) {
+		json_t *nothing = json_object();
+		body = schema_keep(s, schema_merge(s, nothing, j));
+		json_decref(nothing);
+		if (s->b->failed || !body)
+			return ast_empty(s->b);
+	}
+	struct ast *x = node_ast(s, body);
 	if (!s->b->failed)
 		s->b->rules[rule].body = x;
 	return ast_call(s->b, rule);
@@ -686,12 +412,10 @@ static struct ast *reference(struct schema *s, const json_t *j, const char *ref)
 static void refuse_unsupported(struct schema *s, const json_t *j)
 {
 	static const char *const keys[] = {"not", "if", "then", "else", "dependentRequired", "dependentSchemas", "dependencies", "contains", "minContains", "maxContains",
-	                                   "unevaluatedProperties", "unevaluatedItems", "propertyNames", "patternProperties", "multipleOf", "minProperties", "maxProperties", "$dynamicRef", "$recursiveRef"};
+	                                   "unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "$recursiveRef"};
 	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
 		if (json_object_get(j, keys[i]))
 			build_fail(s->b, "schema: '%s' is not supported", keys[i]);
-	if (json_is_true(json_object_get(j, "uniqueItems")))
-		build_fail(s->b, "schema: 'uniqueItems' is not supported");
 }
 
 static bool any_of(const json_t *j, const char *const *keys)
@@ -704,10 +428,12 @@ static bool any_of(const json_t *j, const char *const *keys)
 
 static struct ast *node_inside(struct schema *s, const json_t *j)
 {
-	static const char *const of_object[] = {"properties", "required", "additionalProperties", NULL}, *const of_array[] = {"items", "prefixItems", "minItems", "maxItems", NULL};
-	static const char *const of_string[] = {"pattern", "minLength", "maxLength", "format", NULL}, *const of_number[] = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", NULL};
+	static const char *const of_object[] = {"properties", "required", "additionalProperties", "patternProperties", "propertyNames", "minProperties", "maxProperties", NULL};
+	static const char *const of_array[] = {"items", "prefixItems", "minItems", "maxItems", "uniqueItems", NULL};
+	static const char *const of_string[] = {"pattern", "minLength", "maxLength", "format", NULL};
+	static const char *const of_number[] = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", NULL};
 	if (json_is_boolean(j))
-		return json_is_true(j) ? any_value(s) : ast_never(s->b);
+		return json_is_true(j) ? schema_any_value(s) : ast_never(s->b);
 	if (!json_is_object(j))
 		return build_fail(s->b, "schema: expected an object or a boolean");
 	refuse_unsupported(s, j);
@@ -722,7 +448,7 @@ static struct ast *node_inside(struct schema *s, const json_t *j)
 	if (json_object_get(j, "oneOf"))
 		return alternatives(s, j, "oneOf");
 	if (json_object_get(j, "const") || json_object_get(j, "enum"))
-		return one_of_values(s, j);
+		return schema_values(s, j);
 	if (json_is_string(type))
 		return of_type(s, j, json_string_value(type));
 	if (json_is_array(type)) {
@@ -733,7 +459,7 @@ static struct ast *node_inside(struct schema *s, const json_t *j)
 		}
 		return x;
 	}
-	return any_of(j, of_object) ? object(s, j) : any_of(j, of_array) ? array(s, j) : any_of(j, of_string) ? string(s, j) : any_of(j, of_number) ? ranged(s, j, false) : any_value(s);
+	return any_of(j, of_object) ? object(s, j) : any_of(j, of_array) ? array(s, j) : any_of(j, of_string) ? schema_string(s, j) : any_of(j, of_number) ? schema_number(s, j, false) : schema_any_value(s);
 }
 
 static struct ast *node_ast(struct schema *s, const json_t *j)
@@ -751,7 +477,7 @@ static struct ast *node_ast(struct schema *s, const json_t *j)
 
 void grammar_parse_schema(struct build *b, const char *source, size_t n)
 {
-	struct schema s = {.b = b, .ws = -1, .string = -1, .value = -1, .number = -1, .integer = -1};
+	struct schema s = {.b = b, .ws = -1, .string = -1, .value = -1, .known = json_object()};
 	struct stave_err err = {0};
 	int root = build_rule(b);
 	if (stave_json_parse(&s.root, source, n, "JSON schema", &err)) {
@@ -765,5 +491,6 @@ void grammar_parse_schema(struct build *b, const char *source, size_t n)
 		json_decref(s.made[i]);
 	free(s.made);
 	free(s.refs);
+	json_decref(s.known);
 	json_decref(s.root);
 }

@@ -65,33 +65,31 @@ static void build(struct stave_vocab *v, const struct word *w, int n)
 
 #define TOKEN_MAX 4096 /* bytes: longer ones are not offered */
 
-int stave_vocab_open(struct stave_vocab **out, const struct stave_tokenizer *t, struct stave_err *err)
+int vocab_of(struct stave_vocab **out, const struct vocab_token *t, int V, struct stave_err *err)
 {
 	struct stave_vocab *v = calloc(1, sizeof *v);
-	int V = stave_tokenizer_vocab(t), n = 0;
-	size_t total = 1;
-	struct word *w = malloc((size_t)V * sizeof *w);
+	int n = 0;
+	size_t total = 1, count = (size_t)V + 1;
+	struct word *w = malloc(count * sizeof *w);
 	if (v) {
 		v->V = V;
-		v->bytes = calloc((size_t)V, sizeof *v->bytes);
-		v->n_bytes = calloc((size_t)V, sizeof *v->n_bytes);
-		v->stops = malloc((size_t)V * sizeof *v->stops);
-		v->same = malloc((size_t)V * sizeof *v->same);
+		v->bytes = calloc(count, sizeof *v->bytes);
+		v->n_bytes = calloc(count, sizeof *v->n_bytes);
+		v->stops = malloc(count * sizeof *v->stops);
+		v->same = malloc(count * sizeof *v->same);
 	}
 	if (!v || !w || !v->bytes || !v->n_bytes || !v->stops || !v->same)
 		goto fail;
 	for (int32_t id = 0; id < V; id++) {
-		size_t len = 0;
-		const char *p = stave_tokenizer_bytes(t, id, &len);
-		if (stave_tokenizer_is_stop(t, id))
+		if (t[id].stop)
 			v->stops[v->n_stops++] = id;
-		if (!p || !len || len > TOKEN_MAX || stave_tokenizer_is_special(t, id) || stave_tokenizer_is_stop(t, id))
+		if (!t[id].p || !t[id].n || t[id].n > TOKEN_MAX || t[id].special || t[id].stop)
 			continue;
-		v->bytes[id] = p;
-		v->n_bytes[id] = (uint32_t)len;
-		v->longest = (int)len > v->longest ? (int)len : v->longest;
-		total += len;
-		w[n++] = (struct word){p, (uint32_t)len, id};
+		v->bytes[id] = t[id].p;
+		v->n_bytes[id] = t[id].n;
+		v->longest = (int)t[id].n > v->longest ? (int)t[id].n : v->longest;
+		total += t[id].n;
+		w[n++] = (struct word){t[id].p, t[id].n, id};
 	}
 	if (!(v->trie = malloc(total * sizeof *v->trie)))
 		goto fail;
@@ -106,4 +104,22 @@ fail:
 	free(w);
 	stave_vocab_close(v);
 	return stave_err_set(err, STAVE_ENOMEM, "out of memory for the vocabulary of %d tokens", V);
+}
+
+int stave_vocab_open(struct stave_vocab **out, const struct stave_tokenizer *t, struct stave_err *err)
+{
+	int V = stave_tokenizer_vocab(t);
+	struct vocab_token *list = calloc((size_t)V + 1, sizeof *list);
+	if (!list)
+		return stave_err_set(err, STAVE_ENOMEM, "out of memory for the vocabulary of %d tokens", V);
+	for (int32_t id = 0; id < V; id++) {
+		size_t n = 0;
+		list[id].p = stave_tokenizer_bytes(t, id, &n);
+		list[id].n = n > TOKEN_MAX ? TOKEN_MAX + 1 : (uint32_t)n;
+		list[id].special = stave_tokenizer_is_special(t, id);
+		list[id].stop = stave_tokenizer_is_stop(t, id);
+	}
+	int rc = vocab_of(out, list, V, err);
+	free(list);
+	return rc;
 }
