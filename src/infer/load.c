@@ -104,12 +104,29 @@ static int plan_with(struct loaded *m, struct plan *p, int pages, struct stave_e
 	return 0;
 }
 
-static int refuse(const struct loaded *m, const struct plan *p, size_t have, size_t fits, struct stave_err *err)
+/* The longest context, in pages, of which one fits; all else in the plan follows it. 0: none. */
+static int largest_context(struct loaded *m, struct plan *p, size_t have)
 {
-	char need[32], avail[32], could[96] = "without any cache it would still not fit";
+	int fits = 0, too_many = m->pages_each;
+	while (too_many - fits > 1) {
+		int k = fits + (too_many - fits) / 2;
+		m->pages_each = k;
+		p->lm.context = p->draft.context = k * STAVE_PAGE;
+		p->draft.pages = p->c.slots * k;
+		if (plan_with(m, p, k, NULL) || p->total > have)
+			too_many = k;
+		else
+			fits = k;
+	}
+	return fits;
+}
+
+static int refuse(size_t need, size_t have, const char *option, int64_t fits, struct stave_err *err)
+{
+	char wanted[32], avail[32], could[96] = "without any cache it would still not fit";
 	if (fits)
-		snprintf(could, sizeof could, "it would fit with --%s %zu", fits >= (size_t)m->pages_each ? "cache-tokens" : "context", fits * STAVE_PAGE);
-	return stave_err_set(err, STAVE_ENOFIT, "the model needs %s and the machine has %s available; %s", stave_bytes_text(need, (double)p->total),
+		snprintf(could, sizeof could, "it would fit with --%s %lld", option, (long long)fits * STAVE_PAGE);
+	return stave_err_set(err, STAVE_ENOFIT, "the model needs %s and the machine has %s available; %s", stave_bytes_text(wanted, (double)need),
 	                     stave_bytes_text(avail, (double)have), could);
 }
 
@@ -127,12 +144,12 @@ static int choose_pages(struct loaded *m, struct plan *p, struct stave_err *err)
 		return rc;
 	size_t one = p->total, each = pages > 1 ? (full - one) / (size_t)(pages - 1) + 1 : 1;
 	size_t fits = have > one ? (have - one) / each + 1 : 0;
-	if (fits >= (size_t)m->pages_each && !p->c.cache_tokens) {
-		stave_log(STAVE_LOG_WARN, "memory holds a cache of %zu of the %d pages that %d full contexts take", fits, pages, p->c.slots);
-		return plan_with(m, p, (int)fits, err);
-	}
-	p->total = full;
-	return refuse(m, p, have, fits, err);
+	if (fits < (size_t)m->pages_each)
+		return refuse(full, have, "context", largest_context(m, p, have), err);
+	if (p->c.cache_tokens)
+		return refuse(full, have, "cache-tokens", (int64_t)fits, err);
+	stave_log(STAVE_LOG_WARN, "memory holds a cache of %zu of the %d pages that %d full contexts take", fits, pages, p->c.slots);
+	return plan_with(m, p, (int)fits, err);
 }
 
 static int plan_memory(struct loaded *m, struct plan *p, struct stave_err *err)
