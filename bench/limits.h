@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "kernel/kernel.h"
@@ -25,6 +26,7 @@ static void *room(size_t bytes)
 	void *p = aligned_alloc(1 << 21, (bytes + (1 << 21) - 1) >> 21 << 21);
 	if (!p)
 		exit(1);
+	madvise(p, bytes, MADV_HUGEPAGE); /* as arenas do */
 	return p;
 }
 

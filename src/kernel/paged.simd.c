@@ -48,13 +48,20 @@ struct view {
 	int at;                         /* position of the page */
 	int lo, hi;                     /* any row of the tile sees only lo .. hi - 1 */
 	bool all;                       /* and every row sees all of these */
-	ptrdiff_t ahead;                /* bytes from this page to the next one */
+	const char *next;               /* the next page, if this tile is the one to fetch it, else this one */
+	size_t line;                    /* 64, or 0 */
+	const char *last_line;          /* of it */
+	int fetch_rows;                 /* lines of it that each row's softmax fetches */
 };
 
 /* What a tile's softmax leaves for its outputs: the factor of what was summed before, and for I8 the scale of p. */
 struct weights {
 	float factor[MR], p_scale[MR];
 };
+
+/* Lines of the next page that a step of the products fetches. They would have time for all of it, but memory must not idle while
+ * the softmax runs. */
+#define FETCH(t) ((t) == STAVE_CACHE_I8 ? 2 : 3)
 
 INLINE int min_int(int a, int b) { return a < b ? a : b; }
 INLINE int max_int(int a, int b) { return a > b ? a : b; }
@@ -113,7 +120,7 @@ INLINE vf mac(kind t, vf c, vi a, vi b)
 /* c[v][r] += sum over k < n of a[r lda + k] b[v][k], where vector v of the page's units b lies in group v VL / 16, `group` units
  * long; `half`: of b only the first of each pair. */
 INLINE void multiply(kind t, vf c[NV][MR], int nv, int mr, const unit *a, size_t lda, const char *b, size_t group, int n, bool half,
-                     ptrdiff_t ahead)
+                     const char *next, size_t line)
 {
 	for (int k = 0; k < n; k++, a++, b += PAGED_GROUP * UNIT_BYTES(t)) {
 		vi w[NV];
@@ -121,10 +128,11 @@ INLINE void multiply(kind t, vf c[NV][MR], int nv, int mr, const unit *a, size_t
 		for (int v = 0; v < nv; v++) {
 			const char *from = b + (v * VL / PAGED_GROUP * group + v * VL % PAGED_GROUP) * UNIT_BYTES(t);
 			w[v] = t == STAVE_CACHE_I8 ? load_int8(from) : load_bits(from);
-			_mm_prefetch(from + ahead, _MM_HINT_T1);
 			if (half)
 				w[v] = and_bits(w[v], splat_bits(0xffff));
 		}
+		for (int i = 0; i < (nv == NV ? FETCH(t) : 0); i++, next += line)
+			_mm_prefetch(next, _MM_HINT_T1);
 #pragma GCC unroll 8
 		for (int r = 0; r < mr; r++) {
 			vi x = splat_bits(a[r * lda]);
@@ -145,7 +153,7 @@ INLINE void score_keys(kind t, const struct work *w, const struct view *p, int n
 		for (int v = 0; v < nv; v++)
 			c[v][r] = vset(0);
 	size_t group = (size_t)w->du * PAGED_GROUP;
-	multiply(t, c, nv, mr, q, (size_t)w->du, p->k + key / PAGED_GROUP * group * UNIT_BYTES(t), group, w->du, false, p->ahead);
+	multiply(t, c, nv, mr, q, (size_t)w->du, p->k + key / PAGED_GROUP * group * UNIT_BYTES(t), group, w->du, false, p->next, p->line);
 #pragma GCC unroll 8
 	for (int r = 0; r < mr; r++)
 #pragma GCC unroll 4
@@ -176,9 +184,9 @@ INLINE void gather_values(kind t, const struct work *w, const struct view *p, in
 	const size_t ldp = STAVE_PAGE / PAIR(t), group = ldp * PAGED_GROUP, step = PAGED_GROUP * UNIT_BYTES(t);
 	const char *values = p->v + d / PAGED_GROUP * group * UNIT_BYTES(t);
 	int from = p->lo / PAIR(t), to = t == STAVE_CACHE_I8 ? (p->hi + 1) / 2 : p->hi / PAIR(t);
-	multiply(t, c, nv, mr, w->p + from, ldp, values + from * step, group, to - from, false, p->ahead);
+	multiply(t, c, nv, mr, w->p + from, ldp, values + from * step, group, to - from, false, p->next + (size_t)(w->du + d / PAIR(t)) * FETCH(t) * p->line, p->line);
 	if (t == STAVE_CACHE_BF16 && p->hi % 2) /* the other position of the pair may never have been stored: NaN, for all we know */
-		multiply(t, c, nv, mr, w->p + to, ldp, values + to * step, group, 1, true, p->ahead);
+		multiply(t, c, nv, mr, w->p + to, ldp, values + to * step, group, 1, true, p->next, 0);
 	/* sums of integers pass through memory: converted in place, gcc would move them about within the loop above */
 	float *y = t == STAVE_CACHE_I8 ? w->score : o + d;
 	const size_t ldy = t == STAVE_CACHE_I8 ? STAVE_PAGE : w->wide;
@@ -263,6 +271,8 @@ INLINE void softmax(kind t, const struct work *w, const struct view *p, int mr, 
 {
 	for (int r = 0; r < mr; r++, row++) {
 		vf x[VECTORS], e[VECTORS], top, total = vset(0), old = vset(w->max[row]);
+		for (int i = 0; i < p->fetch_rows; i++)
+			_mm_prefetch(p->last_line - (r * p->fetch_rows + i) * p->line, _MM_HINT_T1);
 		scale_scores(t, w, p, r, row, x);
 		top = x[0];
 		for (int v = 1; v < VECTORS; v++)
@@ -319,6 +329,16 @@ TILES(F32)
 TILES(BF16)
 TILES(I8)
 
+/* The next page is read while this one is worked on: from its start by the products, from its end by the softmax. */
+static void plan_fetch(const struct stave_paged_attn *a, struct view *p, const char *next, int mr)
+{
+	const int lines = (int)(stave_page_bytes(a->type, a->D) / 64), steps = (a->D + paged_wide(a->D)) / PAIR(a->type);
+	p->next = next ? next : p->k;
+	p->last_line = p->next + (lines - 1) * 64;
+	p->line = next ? 64 : 0;
+	p->fetch_rows = next ? max_int(0, (lines - steps * FETCH(a->type)) / mr) : 0;
+}
+
 /* The rows of the block against page number i of those up to `last`. */
 static void block_page(const struct work *w, int i, int last)
 {
@@ -328,8 +348,6 @@ static void block_page(const struct work *w, int i, int last)
 	struct view p = {.k = page, .v = page + STAVE_PAGE * element * a->D, .at = i * STAVE_PAGE};
 	p.k_scale = (const float *)(page + paged_scales_at(a->D));
 	p.v_scale = p.k_scale + STAVE_PAGE;
-	if (i < last)
-		p.ahead = (const char *)a->pages[i + 1] - page;
 	for (int row = 0; row < w->rows; row += MR) {
 		int mr = min_int(MR, w->rows - row), r0 = w->r0 + row / a->G, r1 = w->r0 + (row + mr - 1) / a->G;
 		p.lo = max_int(0, paged_first(a, r0) - p.at);
@@ -337,6 +355,7 @@ static void block_page(const struct work *w, int i, int last)
 		p.all = paged_first(a, r1) - p.at <= p.lo && paged_last(a, r0) + 1 - p.at >= p.hi;
 		if (p.lo >= p.hi)
 			continue;
+		plan_fetch(a, &p, row == 0 && i < last ? a->pages[i + 1] : NULL, mr);
 		if (a->type == STAVE_CACHE_F32)
 			tiles_F32(w, &p, mr, row);
 		else if (a->type == STAVE_CACHE_BF16)
