@@ -440,29 +440,31 @@ static struct ast *regex_item(struct reader *r)
 	return x ? x : one_char(r, c);
 }
 
+/* One quantifier, if any; a brace that counts nothing is itself. */
 static struct ast *regex_repeats(struct reader *r, struct ast *x)
 {
-	for (;;) {
-		int min = 0, max = -1;
-		const char *before = r->p;
-		if (accept(r, '*')) {
-		} else if (accept(r, '+')) {
-			min = 1;
-		} else if (accept(r, '?')) {
-			max = 1;
-		} else if (accept(r, '{')) {
-			if (!counts(r, &min, &max)) {
-				if (r->b->failed)
-					return x;
-				r->p = before; /* a brace that counts nothing is itself */
-				return x;
-			}
-		} else {
+	int min = 0, max = -1;
+	const char *before = r->p;
+	if (accept(r, '+'))
+		min = 1;
+	else if (accept(r, '?'))
+		max = 1;
+	else if (accept(r, '{')) {
+		if (!counts(r, &min, &max)) {
+			r->p = before;
 			return x;
 		}
-		accept(r, '?'); /* lazy: the same texts */
-		x = ast_repeat(r->b, x, min, max);
+	} else if (!accept(r, '*'))
+		return x;
+	accept(r, '?'); /* lazy: the same texts */
+	before = r->p;
+	int ignored;
+	if (accept(r, '{')) {
+		if (counts(r, &ignored, &ignored))
+			return wrong(r, "nothing to repeat");
+		r->p = before;
 	}
+	return ast_repeat(r->b, x, min, max);
 }
 
 static struct ast *regex_alternatives(struct reader *r)
