@@ -20,16 +20,19 @@ BASEFLAGS = -std=c11 -D_GNU_SOURCE -g $(OPT) $(WARN) -fopenmp -ffp-contract=off 
 ifdef SAN
 BASEFLAGS += -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 LDSAN    = -fsanitize=address,undefined
+SIMDOPT  = -O1
 endif
 ifdef FUZZ
 BASEFLAGS += -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 LDSAN    = -fsanitize=fuzzer,address,undefined
+SIMDOPT  = -O1
 endif
 CFLAGS  += $(BASEFLAGS)
 LIBS     = -ldnnl -ljansson -lyaml -lpcre2-8 -lutf8proc -lzstd -lz -lxxhash -lcrypto -levent -levent_pthreads -lhwloc -fopenmp -lm -ldl -lpthread
 
-# What each vector level adds to the baseline x86-64.
-FLAGS_avx2       = -mavx2 -mfma -mf16c -mbmi2 -ffp-contract=fast -O3
+# What each vector level adds to the baseline x86-64. Unrolled kernels under sanitizers take minutes to compile at -O3.
+SIMDOPT ?= -O3
+FLAGS_avx2       = -mavx2 -mfma -mf16c -mbmi2 -ffp-contract=fast $(SIMDOPT)
 FLAGS_avx512     = $(FLAGS_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512
 FLAGS_avx512bf16 = $(FLAGS_avx512) -mavx512bf16 -mavx512vnni
 LEVELS           = avx2 avx512 avx512bf16
