@@ -9,6 +9,7 @@
  * does not hold the others up, with a barrier after each: ten phases per layer. Between two products a row is finished in
  * one visit: residual, norm and the operand of the next product. Gate and up are computed chunk by chunk into the
  * thread's own memory and activated there, so that their results, the widest of the model, never go to main memory. */
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -352,6 +353,7 @@ static void lay_out(struct stave_lm *d, struct stave_lm_rows *rows, int n)
 	d->adapted = false;
 	for (int i = 0; i < n; i++) {
 		d->adapted |= rows[i].adapter != NULL;
+		assert(rows[i].n >= 0 && rows[i].n <= d->c.rows - d->n_rows && rows[i].past >= 0 && rows[i].past + rows[i].n <= d->c.context);
 		for (int j = 0; j < rows[i].n;) {
 			int pos = rows[i].past + j, span = d->s.encoder ? rows[i].n : least(rows[i].n - j, STAVE_PAGE - pos % STAVE_PAGE);
 			d->span[d->n_spans++] = (struct lm_span){.entry = i, .row = d->n_rows, .n = span, .pos = pos};
@@ -368,13 +370,15 @@ void stave_lm_run(struct stave_lm *d, struct stave_lm_rows *s, int n)
 {
 	d->mark_s = stave_now_s();
 	lay_out(d, s, n);
+	if (!d->n_rows)
+		return;
 #pragma omp parallel num_threads(d->threads)
 	{
 		for (int i = 0; i < d->s.L; i++)
 			run_layer(d, i);
 		enter_layer(d, d->s.L);
 	}
-	const float *hidden = d->h;
+	const float *hidden = d->h; /* rows of an entry lie together */
 	for (int i = 0; i < n; i++) {
 		s[i].hidden = hidden;
 		hidden += (size_t)s[i].n * (size_t)d->s.C;

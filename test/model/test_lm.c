@@ -1,8 +1,11 @@
 /* The decoder against independent truths: the training forward pass (directories in F32), the plain double-precision reference of all
  * families (plain.h), merged weights (adapters); and against itself: rows alone, in company, cut differently and on another
  * number of threads give the same bits for every cache type; the plan is what is taken. */
-#include "model/any_model.h"
-
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <cmocka.h>
 #include <math.h>
 #include <unistd.h>
 
@@ -10,6 +13,7 @@
 #include "base/safetensors.h"
 #include "base/sys.h"
 #include "kernel/panel.h"
+#include "model/any_model.h"
 #include "model/model.h"
 #include "model/plain.h"
 
@@ -206,6 +210,52 @@ static void equals_the_training_network(void **state)
 	check_trained(&s, "qwen2");
 	s = any_shape(STAVE_QWEN3);
 	check_trained(&s, "qwen3");
+}
+
+/* ---- against PyTorch ---- */
+
+static void equals_pytorch(void **state)
+{
+	static const char *const families[] = {"gpt2 n_embd=64 n_layer=2 n_head=4 n_positions=256 vocab_size=131",
+	                                       "llama hidden_size=64 intermediate_size=96 num_hidden_layers=2 num_attention_heads=4 num_key_value_heads=2 head_dim=16 vocab_size=131",
+	                                       "qwen3 hidden_size=64 intermediate_size=96 num_hidden_layers=2 num_attention_heads=4 num_key_value_heads=2 head_dim=32 vocab_size=131"};
+	static float got[T * V];
+	char peer[STAVE_PATH], line[4 * STAVE_PATH], text[8 * T];
+	const char *shared = getenv("STAVE_SHARED");
+	snprintf(peer, sizeof peer, "%s/peers/torch_ref.py", shared ? shared : "../shared");
+	if (!stave_exists(peer) || system("/usr/bin/python3 -c 'import torch' >/dev/null 2>&1")) {
+		print_message("no torch_ref.py under STAVE_SHARED, or no python3-torch: not compared with PyTorch\n");
+		skip();
+	}
+	for (int f = 0; f < 3; f++) {
+		struct stave_err e = {0};
+		struct stave_st st;
+		struct rig r;
+		snprintf(line, sizeof line, "THREADS=2 %s init %.*s %s %s >/dev/null", peer, (int)strcspn(families[f], " "), families[f], inside("torch"),
+		         strchr(families[f], ' '));
+		assert_int_equal(system(line), 0);
+		open_rig(&r, inside("torch"), STAVE_QTYPE_COUNT, STAVE_CACHE_F32);
+		size_t n = (size_t)snprintf(text, sizeof text, "[[");
+		for (int i = 0; i <= T; i++) /* the last is only a target */
+			n += (size_t)snprintf(text + n, sizeof text - n, "%s%d", i ? "," : "", i < T ? r.ids[0][i] : 0);
+		snprintf(text + n, sizeof text - n, "]]");
+		must(stave_file_write(inside("tokens.json"), text, strlen(text), &e), &e);
+		snprintf(line, sizeof line, "THREADS=2 %s check %s %s %s >/dev/null", peer, inside("torch"), inside("tokens.json"), inside("torch.safetensors"));
+		assert_int_equal(system(line), 0);
+		must(stave_st_open(&st, inside("torch.safetensors"), &e), &e);
+		const struct stave_st_tensor *t = stave_st_find(&st, "logits");
+		assert_true(t && stave_st_elements(t) == T * V && t->dtype == STAVE_F32);
+		float *want = malloc(sizeof got);
+		memcpy(want, t->data, sizeof got);
+		logits_of(&r, T, (int[]){40, 1, 64, 0}, 0, NULL, NULL, got);
+		double off = relative(got, want, T * V);
+		if (!(off < 1e-5))
+			fail_msg("%.5s: relative error %g", families[f], off);
+		free(want);
+		stave_st_close(&st);
+		close_rig(&r);
+		stave_remove_tree(inside("torch"), NULL);
+	}
 }
 
 /* ---- against the plain reference ---- */
@@ -574,7 +624,7 @@ static void refusals(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(equals_the_training_network),   cmocka_unit_test(equals_plain),
+		cmocka_unit_test(equals_the_training_network),   cmocka_unit_test(equals_pytorch), cmocka_unit_test(equals_plain),
 		cmocka_unit_test(encoder_equals_plain),          cmocka_unit_test(rows_do_not_depend_on_company),
 		cmocka_unit_test(threads_do_not_show),           cmocka_unit_test(pages_copy),
 		cmocka_unit_test(adapters_equal_merged_weights), cmocka_unit_test(fused_adapters),
