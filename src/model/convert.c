@@ -56,10 +56,13 @@ int convert_items(struct convert_item **items, int *n, const struct stave_source
 	struct convert_item *list = calloc(most, sizeof *list);
 	if (!list)
 		return stave_err_set(err, STAVE_ENOMEM, "no memory for the tensors of %d layers", sh->L);
-	for (int layer = -1; layer < sh->L; layer++)
+	for (int place = -1; place <= sh->L; place++) /* what comes before the layers, they, what comes after */
 		for (int i = 0; i < role_names_n; i++) {
 			const struct role_name *r = &role_names[i];
-			if (!(r->families >> sh->family & 1) || role_in_layer(r->role) != (layer >= 0) || !role_present(sh, r->role))
+			bool in_layer = role_in_layer(r->role), after = r->role == STAVE_ROLE_NORM_F || r->role == STAVE_ROLE_HEAD;
+			bool here = in_layer ? place >= 0 && place < sh->L : place == (after ? sh->L : -1);
+			int layer = in_layer ? place : -1;
+			if (!here || !(r->families >> sh->family & 1) || !role_present(sh, r->role))
 				continue;
 			bool apart = root && role_kind(r->role) == ROLE_EXPERT;
 			for (int e = apart ? 0 : -1; e < (apart ? sh->experts : 0); e++)

@@ -332,6 +332,35 @@ static void formats_round_trip(void **state)
 	round_trip(STAVE_BERT, STAVE_Q_F32);
 }
 
+/* What training writes, as a GGUF file and home again: the same file. */
+static void trained_models_come_home(void **state)
+{
+	static const char *const presets[] = {"gpt2-124m", "llama-124m", "qwen3-124m"};
+	struct stave_err e = {0};
+	struct stave_convert_result r = {0};
+	struct stave_convert c = {.file_type = -1};
+	struct stave_convert_keys k = {0};
+	for (int i = 0; i < 3; i++) {
+		struct stave_shape s;
+		struct stave_layout l;
+		must(stave_preset(&s, presets[i], 50, &e), &e);
+		s.L = 2, s.C = 32, s.H = 2, s.K = s.family == STAVE_GPT2 ? 2 : 1, s.D = 16, s.I = 48, s.T_max = 16;
+		must(stave_layout_open(&l, &s, &e), &e);
+		float *p = malloc((size_t)l.n * sizeof *p);
+		stave_weights_init(&l, p, 7);
+		must(stave_weights_save(&l, p, at("p%d", i), i == 1 ? STAVE_BF16 : STAVE_F32, 3, 2, &e), &e);
+		struct stave_source *a = opened(at("p%d", i));
+		must(stave_source_to_gguf(a, at("p%d.gguf", i), &c, &k, &r, &e), &e);
+		struct stave_source *b = opened(at("p%d.gguf", i));
+		must(stave_source_to_dir(b, at("q%d", i), STAVE_QTYPE_COUNT, 3, 2, &r, &e), &e);
+		same_bytes(at("p%d/model.safetensors", i), at("q%d/model.safetensors", i));
+		stave_source_close(a);
+		stave_source_close(b);
+		stave_layout_close(&l);
+		free(p);
+	}
+}
+
 /* Converted files in llama.cpp: names, keys and order of rows as it wants them, from directories. */
 static void converted_files_match_llama_cpp(void **state)
 {
@@ -725,7 +754,7 @@ static int teardown(void **state) { return stave_remove_tree(dir, NULL); }
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(families_match_llama_cpp), cmocka_unit_test(directories_match_torch), cmocka_unit_test(formats_round_trip),
+		cmocka_unit_test(families_match_llama_cpp), cmocka_unit_test(directories_match_torch), cmocka_unit_test(formats_round_trip), cmocka_unit_test(trained_models_come_home),
 		cmocka_unit_test(converted_files_match_llama_cpp), cmocka_unit_test(llama3_scaling_survives), cmocka_unit_test(what_cannot_be_said_is_refused),
 		cmocka_unit_test(configs_of_both_versions_are_read), cmocka_unit_test(unsupported_configs_are_refused_by_name),
 		cmocka_unit_test(lying_gguf_files_are_refused), cmocka_unit_test(lying_directories_are_refused), cmocka_unit_test(rows_are_where_they_should_be),
