@@ -5,6 +5,7 @@
 
 #include "base/fs.h"
 #include "model/model.h"
+#include "model/shape.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -21,6 +22,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		abort();
 	fwrite(data, 1, size, f);
 	fclose(f);
+	struct shape_factors factors;
+	if (!shape_from_json(&s, &factors, dir, &e)) /* the families that are run only, too */
+		shape_factors_free(&factors);
 	if (stave_shape_load(&s, dir, &e))
 		return 0;
 	struct stave_layout l;
