@@ -73,7 +73,6 @@ typedef __m512i vi;
 INLINE vi to_bits(vf a) { return _mm512_castps_si512(a); }
 INLINE vf of_bits(vi a) { return _mm512_castsi512_ps(a); }
 INLINE vi splat_bits(unit u) { return _mm512_set1_epi32((int)u); }
-INLINE vi low_half(vi a) { return _mm512_slli_epi32(a, 16); }
 INLINE vi and_bits(vi a, vi b) { return _mm512_and_si512(a, b); }
 INLINE vi load_bits(const char *p) { return _mm512_loadu_si512(p); }
 INLINE vi load_int8(const char *p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p)); }
@@ -89,7 +88,6 @@ typedef __m256i vi;
 INLINE vi to_bits(vf a) { return _mm256_castps_si256(a); }
 INLINE vf of_bits(vi a) { return _mm256_castsi256_ps(a); }
 INLINE vi splat_bits(unit u) { return _mm256_set1_epi32((int)u); }
-INLINE vi low_half(vi a) { return _mm256_slli_epi32(a, 16); }
 INLINE vi and_bits(vi a, vi b) { return _mm256_and_si256(a, b); }
 INLINE vi load_bits(const char *p) { return _mm256_loadu_si256((const __m256i *)p); }
 INLINE vi load_int8(const char *p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)); }
@@ -100,6 +98,13 @@ INLINE void store_int16(uint16_t *y, vf a)
 	_mm_storeu_si128((__m128i *)y, _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1)));
 }
 INLINE vi mac_int16(vi c, vi a, vi b) { return _mm256_add_epi32(c, _mm256_madd_epi16(a, b)); }
+#endif
+
+#ifdef __AVX512BF16__ /* has the product itself */
+#elif defined(__AVX512F__)
+INLINE vi low_half(vi a) { return _mm512_slli_epi32(a, 16); }
+#else
+INLINE vi low_half(vi a) { return _mm256_slli_epi32(a, 16); }
 #endif
 
 /* c + a b over all of each unit; the sums of I8 are integers. */

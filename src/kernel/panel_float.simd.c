@@ -40,7 +40,8 @@ INLINE vf weights(enum stave_qtype t, const char *p)
 	return vload((const float *)p);
 }
 
-#ifdef __AVX512F__
+#ifdef __AVX512BF16__ /* has the product itself */
+#elif defined(__AVX512F__)
 INLINE vf low_half(vf a) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 16)); }
 INLINE vf high_half(vf a) { return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32((int)0xffff0000u))); }
 #else
