@@ -74,7 +74,7 @@ int build_rule(struct build *b)
 		b->rules = p;
 		b->cap_rules = cap;
 	}
-	b->rules[b->n_rules] = (struct build_rule){0};
+	b->rules[b->n_rules] = (struct build_rule){.closed_by = -1};
 	return b->n_rules++;
 }
 
@@ -111,7 +111,18 @@ struct ast *ast_text(struct build *b, const char *s, size_t n)
 	return ast_seq(b, ast_text(b, s, n / 2), ast_text(b, s + n / 2, n - n / 2));
 }
 
-/* A long bounded repetition is a rule of its own, laid out copy by copy. */
+static struct ast *chain_of(struct build *b, struct ast *many, int closed_by)
+{
+	int rule = build_rule(b);
+	if (b->failed)
+		return many;
+	b->rules[rule].body = many;
+	b->rules[rule].chain = true;
+	b->rules[rule].closed_by = closed_by;
+	return ast_call(b, rule);
+}
+
+/* A long bounded repetition is a rule of its own, which is counted. */
 struct ast *ast_repeat(struct build *b, struct ast *x, int min, int max)
 {
 	if (min > GRAMMAR_REPEAT_MAX || max > GRAMMAR_REPEAT_MAX)
@@ -127,12 +138,18 @@ struct ast *ast_repeat(struct build *b, struct ast *x, int min, int max)
 	struct ast *n = node(b, (struct ast){.kind = AST_REPEAT, .min = min, .max = max, .a = x});
 	if (min <= GRAMMAR_INLINE_REPEAT && max <= GRAMMAR_INLINE_REPEAT)
 		return n;
-	int rule = build_rule(b);
-	if (b->failed)
-		return n;
-	b->rules[rule].body = n;
-	b->rules[rule].chain = true;
-	return ast_call(b, rule);
+	return chain_of(b, n, -1);
+}
+
+struct ast *ast_closed(struct build *b, struct ast *x, int byte, bool always)
+{
+	struct ast *last = x->kind == AST_SEQ && !x->one ? x->b : x, *many = last;
+	if (last->kind == AST_CALL && b->rules[last->rule].chain && b->rules[last->rule].closed_by < 0)
+		many = b->rules[last->rule].body;
+	if (b->failed || many->kind != AST_REPEAT || (many == last && many->max <= 1 && !always))
+		return ast_seq(b, x, ast_byte(b, byte, byte));
+	struct ast *closed = chain_of(b, many, byte);
+	return last == x ? closed : ast_seq(b, x->a, closed);
 }
 
 /* ---- sets of characters ---- */

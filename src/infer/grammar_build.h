@@ -34,13 +34,15 @@ struct ast {
 struct build_rule {
 	struct ast *body;  /* NULL: named but not defined yet */
 	char *name;        /* GBNF; NULL else */
-	bool chain;        /* body is a REPEAT to lay out copy by copy (compile.c) */
+	bool chain;        /* body is a REPEAT to be counted, not written out */
+	int closed_by;     /* a chain: the byte after it, or -1 */
 };
 struct build {
 	struct build_rule *rules; /* rule 0 is the root */
 	int n_rules, cap_rules;
 	struct ast_block *blocks;
 	int nodes;
+	int64_t work;      /* steps of compiling, bounded */
 	struct stave_err *err;
 	bool failed;       /* err is set; what is built from here on is AST_EMPTY */
 };
@@ -55,6 +57,10 @@ struct ast *ast_seq(struct build *b, struct ast *x, struct ast *y);
 struct ast *ast_alt(struct build *b, struct ast *x, struct ast *y);
 struct ast *ast_repeat(struct build *b, struct ast *x, int min, int max);
 struct ast *ast_call(struct build *b, int rule);
+
+/* x and then the byte. A repetition at the end of x is counted together with the byte, which tells when it ends: masks of long
+ * texts are much cheaper so. `always`: also an unlimited one. */
+struct ast *ast_closed(struct build *b, struct ast *x, int byte, bool always);
 
 /* Sets of code points: sorted disjoint ranges. */
 struct charset {
@@ -96,20 +102,32 @@ struct call {
 struct position {
 	int32_t edge, n_edges; /* into edges, by lo */
 	int32_t call, n_calls;
-	int32_t alias;         /* a position of the same masks (far from both ends of a counted repetition), else itself */
-	bool accept;           /* the rule may end here */
+	int32_t chain;         /* it belongs to, or -1 */
+	bool accept;           /* the rule may end here; at the start of a chain the count says so */
 	bool last;             /* it must: neither edges nor calls */
+};
+/* A counted repetition: one copy of the body's automaton, which is run through with a count. A copy that is complete leads back to
+ * the start, and nothing else does. At the start the chain may end, or read its last byte, when the count is at least min; and it may
+ * begin a copy when it is less than max. */
+struct chain {
+	int32_t start, size;   /* positions start .. start + size - 1 */
+	int32_t end;           /* after the byte that closes it; -1: no byte does */
+	int32_t min, max;      /* max < 0: no limit */
+	int32_t same;          /* the first chain of the same automaton */
+	bool run;              /* without calls */
 };
 struct automaton {
 	struct position *p;
 	struct edge *edges;
 	struct call *calls;
-	int32_t n, n_edges, n_calls, cap, cap_edges, cap_calls;
-	int32_t *start;        /* (rules) */
+	struct chain *chains;
+	int32_t n, n_edges, n_calls, n_chains, cap, cap_edges, cap_calls, cap_chains;
+	int32_t *start;        /* (rules) -1: not needed */
 	int n_rules;
 };
-/* Refuses left recursion, rules that nothing matches where the root needs them, and what is too large. reach: bytes of the longest token. */
-int grammar_compile(struct build *b, int reach, struct automaton *a);
+int32_t edge_to(const struct automaton *a, int32_t position, uint8_t byte); /* -1: none */
+/* Refuses left recursion, rules that nothing matches where the root needs them, and what is too large. */
+int grammar_compile(struct build *b, struct automaton *a);
 void automaton_free(struct automaton *a);
 
 /* ---- the vocabulary ---- */
@@ -119,12 +137,12 @@ struct trie_node { /* in preorder; node 0 is the root */
 	int32_t skip;      /* first node after the subtree */
 	uint16_t depth;
 	uint8_t byte;
+	bool more;         /* tokens have the same bytes */
 };
 struct stave_vocab {
 	struct trie_node *trie;
 	int32_t n_trie;
-	int32_t (*same)[2]; /* (n_same): a token in the trie and another with the same bytes */
-	int32_t n_same;
+	int32_t *same;     /* (V) the next token of the same bytes, or -1 */
 	int32_t *stops;    /* (n_stops) */
 	int n_stops, V, longest;
 	const char **bytes; /* (V) what each token decodes to; NULL for special ones */

@@ -1,7 +1,7 @@
 /* From the tree to the automaton. Each rule becomes a nondeterministic automaton (Thompson 1968), then a deterministic one by
- * the subset construction, where calls of rules are symbols like any other. A long bounded repetition is laid out copy by
- * copy: when its body ends in a state that nothing follows, the end of one copy is the start of the next. Copies further from both
- * ends than any token reaches behave alike; they name one of them as their alias, so that its masks are computed once.
+ * the subset construction, where calls of rules are symbols like any other. A long bounded repetition is one copy of its body
+ * that is run through with a count (struct chain): when the body ends in a state that nothing follows, the end of one copy is the start
+ * of the next. Rules that the root does not need are left out, and the work of all is bounded.
  *
  * Then: positions from which no end can be reached are cut off, so that every position met while matching is alive; and
  * left recursion is refused, since a matcher would call for ever. */
@@ -31,7 +31,7 @@ static int32_t new_position(struct build *b, struct automaton *a)
 		build_fail(b, "the grammar needs more than %d states", GRAMMAR_STATES_MAX);
 		return 0;
 	}
-	a->p[a->n] = (struct position){.alias = a->n, .edge = a->n_edges, .call = a->n_calls};
+	a->p[a->n] = (struct position){.chain = -1, .edge = a->n_edges, .call = a->n_calls};
 	return a->n++;
 }
 
@@ -61,11 +61,19 @@ void automaton_free(struct automaton *a)
 	free(a->p);
 	free(a->edges);
 	free(a->calls);
+	free(a->chains);
 	free(a->start);
 	*a = (struct automaton){0};
 }
 
 /* ---- one rule as a nondeterministic automaton ---- */
+
+#define WORK_MAX 40000000
+static void work(struct build *b, int64_t steps)
+{
+	if ((b->work += steps) > WORK_MAX)
+		build_fail(b, "the grammar is too ambiguous or too large to compile");
+}
 
 struct nfa_state { /* at most two ways out without reading, or one symbol */
 	int32_t eps[2], to;
@@ -84,6 +92,7 @@ static int32_t nfa_state(struct nfa *f)
 		build_fail(f->b, "a rule needs more than %d states", GRAMMAR_STATES_MAX);
 		return 0;
 	}
+	work(f->b, 1);
 	f->s[f->n] = (struct nfa_state){.eps = {-1, -1}, .to = -1, .lo = -1, .rule = -1};
 	return f->n++;
 }
@@ -196,6 +205,7 @@ static void close_over(struct subset *s, const int32_t *from, int32_t n, int32_t
 		}
 	while (top) {
 		int32_t x = s->stack[--top];
+		work(f->b, 1);
 		bool counts = f->s[x].to >= 0 || x == final; /* the others only pass on */
 		if (counts && !grow(&s->members, &s->cap_members, s->n_members, sizeof *s->members)) {
 			build_fail(f->b, "out of memory for a grammar");
@@ -209,7 +219,9 @@ static void close_over(struct subset *s, const int32_t *from, int32_t n, int32_t
 				s->stack[top++] = f->s[x].eps[i];
 			}
 	}
-	qsort(s->members + begin, (size_t)(s->n_members - begin), sizeof *s->members, by_number);
+	work(f->b, 1 + 4 * (int64_t)(s->n_members - begin));
+	if (s->n_members - begin > 1)
+		qsort(s->members + begin, (size_t)(s->n_members - begin), sizeof *s->members, by_number);
 }
 
 static uint32_t hash_of(const int32_t *p, int32_t n)
@@ -283,6 +295,11 @@ static int by_symbol(const void *a, const void *b)
 /* The subsets that bytes lead to: ranges are cut where any begins or ends. */
 static void follow_bytes(struct subset *s, const struct symbol *y, int n, int32_t final, struct build *b, struct automaton *a, int32_t from, int32_t base, int32_t *targets)
 {
+	if (n == 1) {
+		close_over(s, &y->to, 1, final);
+		add_edge(b, a, from, y->lo, y->hi, number_subset(s) + base);
+		return;
+	}
 	bool cut[257] = {0};
 	for (int i = 0; i < n; i++)
 		cut[y[i].lo] = cut[y[i].hi + 1] = true;
@@ -291,6 +308,7 @@ static void follow_bytes(struct subset *s, const struct symbol *y, int n, int32_
 		int hi = lo, k = 0;
 		while (hi < 255 && !cut[hi + 1])
 			hi++;
+		work(b, 1 + n / 8);
 		for (int i = 0; i < n; i++)
 			if (y[i].lo <= lo && hi <= y[i].hi)
 				targets[k++] = y[i].to;
@@ -383,99 +401,132 @@ static bool ends_cleanly(const struct automaton *a)
 	return !a->p[0].accept;
 }
 
-/* Copies 0 .. n-1 of the body's automaton; copy n is the end, or for an unlimited repetition the loop. */
-static int32_t lay_out(struct build *b, const struct ast *x, const struct automaton *body, int reach, struct automaton *a)
+/* Copies of chains that are the same automaton share what masks need to know; the first few are looked through. */
+#define ALIKE_MAX 64
+static int32_t same_chain(const struct automaton *a, const struct chain *x)
 {
-	int32_t n = x->max < 0 ? x->min + 1 : x->max, size = body->n, base = a->n;
-	if ((int64_t)n * size > GRAMMAR_STATES_MAX) {
-		build_fail(b, "a repetition needs more than %d states", GRAMMAR_STATES_MAX);
-		return 0;
-	}
-	for (int32_t i = 0; i < n && !b->failed; i++) {
-		int32_t next = x->max < 0 && i == n - 1 ? i : i + 1;
-		int32_t same = i + reach < x->min ? 0 : i >= x->min && (x->max < 0 || i + reach < x->max) ? x->min : i;
-		for (int32_t k = 0; k < size && !b->failed; k++) {
-			const struct position *from = &body->p[k];
-			int32_t p = new_position(b, a);
-			a->p[p].accept = !k && i >= x->min;
-			a->p[p].alias = base + same * size + k;
-			for (int32_t e = 0; e < from->n_edges; e++) {
-				const struct edge *g = &body->edges[from->edge + e];
-				add_edge(b, a, p, g->lo, g->hi, body->p[g->to].accept ? base + next * size : base + i * size + g->to);
-			}
-			for (int32_t e = 0; e < from->n_calls; e++) {
-				const struct call *g = &body->calls[from->call + e];
-				add_call(b, a, p, g->rule, body->p[g->to].accept ? base + next * size : base + i * size + g->to);
+	for (int32_t i = 0; i < a->n_chains && i < ALIKE_MAX; i++) {
+		const struct chain *y = &a->chains[i];
+		bool same = x->run && y->run && y->size == x->size && (y->end < 0) == (x->end < 0);
+		for (int32_t k = 0; same && k < x->size; k++) {
+			const struct position *p = &a->p[x->start + k], *q = &a->p[y->start + k];
+			same = p->n_edges == q->n_edges;
+			for (int32_t e = 0; same && e < p->n_edges; e++) {
+				const struct edge *g = &a->edges[p->edge + e], *h = &a->edges[q->edge + e];
+				same = g->lo == h->lo && g->hi == h->hi && g->to - x->start == h->to - y->start;
 			}
 		}
+		if (same)
+			return i;
 	}
-	if (x->max >= 0) { /* the end after the last copy */
+	return a->n_chains;
+}
+
+/* One copy of the body, closed into a loop. */
+static int32_t lay_out(struct build *b, const struct ast *x, int closed_by, const struct automaton *body, struct automaton *a)
+{
+	int32_t base = a->n;
+	struct chain ch = {.start = base, .size = body->n, .end = closed_by < 0 ? -1 : base + body->n, .min = x->min, .max = x->max, .run = !body->n_calls};
+	for (int32_t k = 0; k < body->n && !b->failed; k++) {
+		const struct position *from = &body->p[k];
 		int32_t p = new_position(b, a);
-		if (!b->failed)
-			a->p[p].accept = true;
+		bool closing = !k && closed_by >= 0;
+		a->p[p].chain = a->n_chains;
+		a->p[p].accept = !k && closed_by < 0 && !x->min;
+		for (int32_t e = 0; e < from->n_edges; e++) {
+			const struct edge *g = &body->edges[from->edge + e];
+			if (closing && g->lo > closed_by) {
+				add_edge(b, a, p, closed_by, closed_by, ch.end);
+				closing = false;
+			}
+			add_edge(b, a, p, g->lo, g->hi, base + (body->p[g->to].accept ? 0 : g->to));
+		}
+		if (closing)
+			add_edge(b, a, p, closed_by, closed_by, ch.end);
+		for (int32_t e = 0; e < from->n_calls; e++) {
+			const struct call *g = &body->calls[from->call + e];
+			add_call(b, a, p, g->rule, base + (body->p[g->to].accept ? 0 : g->to));
+		}
 	}
+	int32_t end = closed_by < 0 ? base : new_position(b, a);
+	if (b->failed || !grow(&a->chains, &a->cap_chains, a->n_chains, sizeof *a->chains)) {
+		build_fail(b, "out of memory for a grammar");
+		return 0;
+	}
+	if (closed_by >= 0)
+		a->p[end].accept = true;
+	ch.same = same_chain(a, &ch);
+	a->chains[a->n_chains++] = ch;
 	return base;
 }
 
-static int32_t chain(struct build *b, const struct ast *x, int reach, struct automaton *a)
+/* The byte that closes a chain must not be one that begins a copy. */
+static bool tells_apart(const struct automaton *body, int byte) { return byte < 0 || (!body->p[0].n_calls && edge_to(body, 0, (uint8_t)byte) < 0); }
+
+static int32_t chain(struct build *b, const struct build_rule *rule, struct automaton *a)
 {
+	const struct ast *x = rule->body;
+	int closed_by = rule->closed_by, other;
 	struct automaton body = {0};
+	int32_t start = 0;
 	determinize(b, x->a, &body);
 	if (!b->failed && !ends_cleanly(&body)) { /* call it instead */
-		int rule = build_rule(b);
-		struct automaton one = {0};
 		automaton_free(&body);
+		other = build_rule(b);
 		if (!b->failed)
-			b->rules[rule].body = x->a;
-		body = one;
-		determinize(b, ast_call(b, rule), &body);
+			b->rules[other].body = x->a;
+		determinize(b, ast_call(b, other), &body);
 	}
-	int32_t start = b->failed ? 0 : lay_out(b, x, &body, reach, a);
+	if (!b->failed && !tells_apart(&body, closed_by)) { /* the byte follows a call of the chain */
+		other = build_rule(b);
+		if (!b->failed) {
+			b->rules[other].body = (struct ast *)x;
+			b->rules[other].chain = true;
+			start = determinize(b, ast_seq(b, ast_call(b, other), ast_byte(b, closed_by, closed_by)), a);
+		}
+	} else if (!b->failed) {
+		start = lay_out(b, x, closed_by, &body, a);
+	}
 	automaton_free(&body);
 	return start;
 }
 
 /* ---- cutting off what leads nowhere ---- */
 
+/* Predecessors of position i: from[at[i] .. at[i + 1]), each by an edge (call < 0) or by a call, to whose rule or end i belongs. */
+struct predecessor {
+	int32_t position, call;
+};
 struct reverse {
-	int32_t *at, *from; /* predecessors of position i: from[at[i] .. at[i + 1]) */
+	int32_t *at;
+	struct predecessor *from;
 	bool *good;
 	int32_t *queue;
 };
 
-static bool is_good(const struct automaton *a, const bool *good, const struct position *p)
-{
-	if (p->accept)
-		return true;
-	for (int32_t i = 0; i < p->n_edges; i++)
-		if (good[a->edges[p->edge + i].to])
-			return true;
-	for (int32_t i = 0; i < p->n_calls; i++)
-		if (good[a->calls[p->call + i].to] && good[a->start[a->calls[p->call + i].rule]])
-			return true;
-	return false;
-}
-
-static void count_or_fill(const struct automaton *a, struct reverse *r, bool fill)
+static void count_or_fill(const struct automaton *a, struct reverse *r, bool edges, bool fill)
 {
 	for (int32_t p = 0; p < a->n; p++) {
-		for (int32_t i = 0; i < a->p[p].n_edges; i++) {
+		for (int32_t i = 0; edges && i < a->p[p].n_edges; i++) {
 			int32_t to = a->edges[a->p[p].edge + i].to;
 			if (fill)
-				r->from[r->at[to]] = p;
+				r->from[r->at[to]] = (struct predecessor){p, -1};
 			r->at[to]++;
 		}
 		for (int32_t i = 0; i < 2 * a->p[p].n_calls; i++) {
 			const struct call *c = &a->calls[a->p[p].call + i / 2];
 			int32_t to = i % 2 ? c->to : a->start[c->rule];
 			if (fill)
-				r->from[r->at[to]] = p;
+				r->from[r->at[to]] = (struct predecessor){p, a->p[p].call + i / 2};
 			r->at[to]++;
 		}
 	}
 }
 
-static bool find_good(const struct automaton *a, struct reverse *r)
+static bool is_chain_start(const struct automaton *a, int32_t p) { return a->p[p].chain >= 0 && a->chains[a->p[p].chain].start == p; }
+
+/* Positions from which the rule's end can be reached; without `edges`, without reading a byte. */
+static bool find_good(const struct automaton *a, struct reverse *r, bool edges)
 {
 	size_t n = (size_t)a->n;
 	r->at = calloc(n + 2, sizeof *r->at);
@@ -484,26 +535,29 @@ static bool find_good(const struct automaton *a, struct reverse *r)
 	r->from = malloc(((size_t)a->n_edges + 2 * (size_t)a->n_calls + 1) * sizeof *r->from);
 	if (!r->at || !r->good || !r->queue || !r->from)
 		return false;
-	count_or_fill(a, r, false);
+	count_or_fill(a, r, edges, false);
 	for (int32_t i = 0, sum = 0; i <= a->n; i++) {
 		int32_t k = r->at[i];
 		r->at[i] = sum;
 		sum += k;
 	}
-	count_or_fill(a, r, true);
+	count_or_fill(a, r, edges, true);
 	memmove(r->at + 1, r->at, n * sizeof *r->at);
 	r->at[0] = 0;
 	int32_t head = 0, tail = 0;
-	for (int32_t i = 0; i < a->n; i++)
-		if (a->p[i].accept) {
+	for (int32_t i = 0; i < a->n; i++) /* a chain goes round until it has its number */
+		if (a->p[i].accept || (edges && is_chain_start(a, i) && a->chains[a->p[i].chain].end < 0)) {
 			r->good[i] = true;
 			r->queue[tail++] = i;
 		}
 	while (head < tail) {
 		int32_t x = r->queue[head++];
 		for (int32_t k = r->at[x]; k < r->at[x + 1]; k++) {
-			int32_t p = r->from[k];
-			if (!r->good[p] && is_good(a, r->good, &a->p[p])) {
+			int32_t p = r->from[k].position;
+			const struct call *c = r->from[k].call < 0 ? NULL : &a->calls[r->from[k].call];
+			/* copies that may be empty make a chain that may */
+			bool good = !c || (r->good[a->start[c->rule]] && (r->good[c->to] || (c->to == p && is_chain_start(a, p) && a->chains[a->p[p].chain].end < 0)));
+			if (!r->good[p] && good) {
 				r->good[p] = true;
 				r->queue[tail++] = p;
 			}
@@ -512,10 +566,18 @@ static bool find_good(const struct automaton *a, struct reverse *r)
 	return true;
 }
 
+static void reverse_free(struct reverse *r)
+{
+	free(r->at);
+	free(r->from);
+	free(r->good);
+	free(r->queue);
+}
+
 static void trim(struct build *b, struct automaton *a)
 {
 	struct reverse r = {0};
-	if (!find_good(a, &r)) {
+	if (!find_good(a, &r, true)) {
 		build_fail(b, "out of memory for a grammar");
 	} else if (!r.good[a->start[0]]) {
 		build_fail(b, "nothing matches the grammar");
@@ -536,135 +598,118 @@ static void trim(struct build *b, struct automaton *a)
 			x->last = x->accept && !n && !k;
 		}
 	}
-	free(r.at);
-	free(r.from);
-	free(r.good);
-	free(r.queue);
+	reverse_free(&r);
 }
 
 /* ---- left recursion ---- */
 
-/* Rules that may match nothing: by passes, since a rule's emptiness can hang on others'; a hostile chain of them would take as many
- * passes as rules. */
-#define NULLABLE_PASSES 500
-static bool *find_nullable(struct build *b, const struct automaton *a, int32_t *stack, uint32_t *seen)
+/* Depth-first over "may begin with a call of": a path of rules, each with a stack of its positions that are reached without reading. */
+struct visit {
+	int32_t position, call; /* the next of its calls */
+};
+struct walk {
+	const struct automaton *a;
+	const bool *empty;   /* (positions) the rule may end from here without reading */
+	bool *seen;          /* (positions) */
+	uint8_t *colour;     /* (rules) 0 new, 1 on the path, 2 done */
+	int32_t *path;       /* rules; and where the stack of each begins */
+	int32_t *begin;
+	struct visit *stack;
+	int32_t depth, top;
+};
+
+static void push_position(struct walk *w, int32_t p)
 {
-	bool *nullable = calloc((size_t)a->n_rules + 1, 1), changed = nullable != NULL;
-	uint32_t stamp = 0;
-	for (int pass = 0; changed; pass++) {
-		changed = false;
-		if (pass == NULLABLE_PASSES) {
-			build_fail(b, "empty rules hang on one another more than %d deep", NULLABLE_PASSES);
-			break;
-		}
-		for (int r = 0; r < a->n_rules; r++) {
-			int32_t top = 0;
-			stamp++;
-			if (nullable[r])
-				continue;
-			stack[top++] = a->start[r];
-			seen[a->start[r]] = stamp;
-			while (top && !nullable[r]) {
-				const struct position *p = &a->p[stack[--top]];
-				nullable[r] = p->accept;
-				for (int32_t i = 0; i < p->n_calls; i++) {
-					const struct call *c = &a->calls[p->call + i];
-					if (nullable[c->rule] && seen[c->to] != stamp) {
-						seen[c->to] = stamp;
-						stack[top++] = c->to;
-					}
-				}
-			}
-			changed |= nullable[r];
-		}
+	if (!w->seen[p]) {
+		w->seen[p] = true;
+		w->stack[w->top++] = (struct visit){p, 0};
 	}
-	return nullable;
 }
 
-/* Depth-first over "may begin with a call of", grey = on the path. */
-struct walk {
-	int32_t rule, top; /* the rule; where its part of the stack of positions begins */
-};
-static bool left_recursive(const struct automaton *a, const bool *nullable, int32_t *stack, uint32_t *seen, uint8_t *colour, struct walk *path)
+static void push_rule(struct walk *w, int32_t rule)
 {
-	uint32_t stamp = 0x80000000u; /* apart from find_nullable's */
-	for (int root = 0; root < a->n_rules; root++) {
-		int depth = 0;
-		int32_t top = 0;
-		if (colour[root])
+	w->colour[rule] = 1;
+	w->path[w->depth] = rule;
+	w->begin[w->depth++] = w->top;
+	push_position(w, w->a->start[rule]);
+}
+
+static bool left_recursive(struct walk *w, int32_t root)
+{
+	push_rule(w, root);
+	while (w->depth) {
+		if (w->top == w->begin[w->depth - 1]) {
+			w->colour[w->path[--w->depth]] = 2;
 			continue;
-		stamp++;
-		colour[root] = 1;
-		path[depth++] = (struct walk){root, 0};
-		stack[top++] = a->start[root];
-		while (depth) {
-			struct walk *w = &path[depth - 1];
-			if (top == w->top) {
-				colour[w->rule] = 2;
-				depth--;
-				continue;
-			}
-			const struct position *p = &a->p[stack[--top]];
-			int32_t calls[1] = {-1};
-			for (int32_t i = 0; i < p->n_calls; i++) {
-				const struct call *c = &a->calls[p->call + i];
-				if (nullable[c->rule] && seen[c->to] != stamp) { /* a position belongs to one rule, a rule is walked once */
-					seen[c->to] = stamp;
-					stack[top++] = c->to;
-				}
-				if (colour[c->rule] == 1)
-					return true;
-				if (!colour[c->rule])
-					calls[0] = c->rule;
-			}
-			if (calls[0] >= 0) { /* come back to this position for its other calls */
-				stack[top++] = (int32_t)(p - a->p);
-				colour[calls[0]] = 1;
-				path[depth++] = (struct walk){calls[0], top};
-				stack[top++] = a->start[calls[0]];
-			}
 		}
+		struct visit *v = &w->stack[w->top - 1];
+		const struct position *p = &w->a->p[v->position];
+		if (v->call == p->n_calls) {
+			/* its other calls are done; those pushed meanwhile lie above and are done as well */
+			w->top--;
+			continue;
+		}
+		const struct call *c = &w->a->calls[p->call + v->call++];
+		if (w->colour[c->rule] == 1)
+			return true;
+		if (w->empty[w->a->start[c->rule]])
+			push_position(w, c->to);
+		if (!w->colour[c->rule])
+			push_rule(w, c->rule);
 	}
 	return false;
 }
 
 static void check_recursion(struct build *b, const struct automaton *a)
 {
-	size_t n = (size_t)a->n + (size_t)a->n_calls + 2 * (size_t)a->n_rules + 2;
-	int32_t *stack = malloc(n * sizeof *stack);
-	uint32_t *seen = calloc((size_t)a->n + 1, sizeof *seen);
-	uint8_t *colour = calloc((size_t)a->n_rules + 1, 1);
-	struct walk *path = malloc(((size_t)a->n_rules + 1) * sizeof *path);
-	bool *nullable = stack && seen ? find_nullable(b, a, stack, seen) : NULL;
-	if (!nullable || !colour || !path)
+	struct reverse r = {0};
+	size_t n = (size_t)a->n + 1, rules = (size_t)a->n_rules + 1;
+	struct walk w = {.a = a, .seen = calloc(n, 1), .colour = calloc(rules, 1), .path = malloc(rules * sizeof *w.path), .begin = malloc(rules * sizeof *w.begin), .stack = malloc(n * sizeof *w.stack)};
+	if (!find_good(a, &r, false) || !w.seen || !w.colour || !w.path || !w.begin || !w.stack)
 		build_fail(b, "out of memory for a grammar");
-	else if (left_recursive(a, nullable, stack, seen, colour, path))
-		build_fail(b, "a rule begins with itself (left recursion); write it with the call at the end, or with a repetition");
-	free(stack);
-	free(seen);
-	free(colour);
-	free(path);
-	free(nullable);
+	w.empty = r.good;
+	for (int rule = 0; rule < a->n_rules && !b->failed; rule++)
+		if (a->start[rule] >= 0 && !w.colour[rule] && left_recursive(&w, rule))
+			build_fail(b, "a rule begins with itself (left recursion); write it with the call at the end, or with a repetition");
+	reverse_free(&r);
+	free(w.seen);
+	free(w.colour);
+	free(w.path);
+	free(w.begin);
+	free(w.stack);
 }
 
-int grammar_compile(struct build *b, int reach, struct automaton *a)
+/* Rules are compiled as they are met, from the root on; chains may append some. */
+static void compile_rules(struct build *b, struct automaton *a)
+{
+	enum { NEW = -1, WAITING = -2 };
+	int32_t *queue = malloc((GRAMMAR_RULES_MAX + 1) * sizeof *queue), head = 0, tail = 0, calls = 0;
+	a->start = malloc((GRAMMAR_RULES_MAX + 1) * sizeof *a->start);
+	if (!queue || !a->start) {
+		free(queue);
+		build_fail(b, "out of memory for a grammar");
+		return;
+	}
+	memset(a->start, 0xff, (GRAMMAR_RULES_MAX + 1) * sizeof *a->start);
+	queue[tail++] = 0;
+	while (head < tail && !b->failed) {
+		int32_t r = queue[head++];
+		struct build_rule rule = b->rules[r]; /* a copy: rules move */
+		a->start[r] = !rule.body ? new_position(b, a) : rule.chain ? chain(b, &rule, a) : determinize(b, rule.body, a);
+		for (; calls < a->n_calls && !b->failed; calls++)
+			if (a->start[a->calls[calls].rule] == NEW) {
+				a->start[a->calls[calls].rule] = WAITING;
+				queue[tail++] = a->calls[calls].rule;
+			}
+	}
+	a->n_rules = b->n_rules;
+	free(queue);
+}
+
+int grammar_compile(struct build *b, struct automaton *a)
 {
 	*a = (struct automaton){0};
-	int32_t cap = 0;
-	for (int r = 0; r < b->n_rules && !b->failed; r++) { /* chain may append rules */
-		if (!grow(&a->start, &cap, r, sizeof *a->start)) {
-			build_fail(b, "out of memory for a grammar");
-			break;
-		}
-		const struct ast *body = b->rules[r].body;
-		if (!body && b->rules[r].name)
-			build_fail(b, "the rule '%.60s' is used but not defined", b->rules[r].name);
-		else if (!body) /* matches nothing */
-			a->start[r] = new_position(b, a);
-		else
-			a->start[r] = b->rules[r].chain ? chain(b, body, reach, a) : determinize(b, body, a);
-		a->n_rules = r + 1;
-	}
+	compile_rules(b, a);
 	if (!b->failed)
 		trim(b, a);
 	if (!b->failed)

@@ -295,8 +295,9 @@ void grammar_parse_gbnf(struct build *b, const char *text, size_t n)
 		if (more(&r) && *r.p != '\n' && *r.p != '\r')
 			wrong(&r, "unexpected text after a rule");
 	}
-	if (!b->failed && !b->rules[0].body)
-		build_fail(b, "the grammar has no rule 'root'");
+	for (int i = 0; i < b->n_rules && !b->failed; i++)
+		if (!b->rules[i].body)
+			build_fail(b, i ? "the rule '%.60s' is used but not defined" : "the grammar has no rule '%.60s'", b->rules[i].name ? b->rules[i].name : "?");
 }
 
 /* ---- regular expressions ---- */

@@ -37,12 +37,24 @@ struct ast *schema_ws(struct schema *s)
 	return ast_call(s->b, s->ws);
 }
 
-/* Its inside is one character of JSON repeated; a surrogate stands only in a pair. */
+/* A character inside a string; a surrogate stands only in a pair. */
+static struct ast *string_char(struct schema *s)
+{
+	return regex(s, "[^\"\\\\\\x00-\\x1f]|\\\\([\"\\\\/bfnrt]|u([0-9a-ce-fA-CE-F][0-9a-fA-F]|[dD][0-7])[0-9a-fA-F]{2}|u[dD][89abAB][0-9a-fA-F]{2}\\\\u[dD][c-fC-F][0-9a-fA-F]{2})");
+}
+
+/* Between quotes, of min..max characters. */
+static struct ast *string_of(struct schema *s, int64_t min, int64_t max)
+{
+	if (max >= 0 && min > max)
+		return ast_never(s->b);
+	return ast_seq(s->b, schema_text(s, "\""), ast_closed(s->b, ast_repeat(s->b, string_char(s), (int)min, (int)max), '"', true));
+}
+
 struct ast *schema_any_string(struct schema *s)
 {
-	static const char inside[] = "[^\"\\\\\\x00-\\x1f]|\\\\([\"\\\\/bfnrt]|u([0-9a-ce-fA-CE-F][0-9a-fA-F]|[dD][0-7])[0-9a-fA-F]{2}|u[dD][89abAB][0-9a-fA-F]{2}\\\\u[dD][c-fC-F][0-9a-fA-F]{2})";
 	if (s->string < 0)
-		new_rule(s, &s->string, SEQ(schema_text(s, "\""), ast_repeat(s->b, regex(s, inside), 0, -1), schema_text(s, "\"")));
+		new_rule(s, &s->string, string_of(s, 0, -1));
 	return ast_call(s->b, s->string);
 }
 
@@ -255,15 +267,11 @@ struct ast *schema_string(struct schema *s, const json_t *j)
 		return build_fail(s->b, "schema: minLength of %lld; at most %d is supported", (long long)min, GRAMMAR_REPEAT_MAX);
 	if (max > GRAMMAR_REPEAT_MAX)
 		max = GRAMMAR_REPEAT_MAX;
-	if (!x) {
-		struct charset any = {0};
-		charset_add(&any, 0, 0x10ffff);
-		x = max >= 0 && min > max ? ast_never(s->b) : ast_repeat(s->b, ast_chars(s->b, &any, true), (int)min, (int)max);
-		charset_free(&any);
-	} else if ((min > 0 || max >= 0) && !(x = ast_of_length(s->b, x, (int)min, (int)max))) {
+	if (!x)
+		return string_of(s, min, max);
+	if ((min > 0 || max >= 0) && !(x = ast_of_length(s->b, x, (int)min, (int)max)))
 		return build_fail(s->b, "schema: this pattern or format with minLength or maxLength is not supported; put the length into the pattern, as ^[a-z]{2,5}$");
-	}
-	return SEQ(schema_text(s, "\""), x, schema_text(s, "\""));
+	return ast_closed(s->b, ast_seq(s->b, schema_text(s, "\""), x), '"', false);
 }
 
 static double limit_of(const json_t *v, bool low)

@@ -45,8 +45,8 @@ static void build(struct stave_vocab *v, const struct word *w, int n)
 		while (i && same < depth && same < w[i].n && w[i].p[same] == w[i - 1].p[same])
 			same++;
 		if (i && same == w[i].n && depth == w[i].n) { /* the same bytes again */
-			v->same[v->n_same][0] = v->trie[path[depth]].token;
-			v->same[v->n_same++][1] = w[i].id;
+			v->same[w[i - 1].id] = w[i].id;
+			v->trie[path[depth]].more = true;
 			continue;
 		}
 		for (; depth > same; depth--)
@@ -80,6 +80,7 @@ int vocab_of(struct stave_vocab **out, const struct vocab_token *t, int V, struc
 	}
 	if (!v || !w || !v->bytes || !v->n_bytes || !v->stops || !v->same)
 		goto fail;
+	memset(v->same, 0xff, count * sizeof *v->same);
 	for (int32_t id = 0; id < V; id++) {
 		if (t[id].stop)
 			v->stops[v->n_stops++] = id;
