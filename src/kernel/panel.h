@@ -35,14 +35,15 @@ void stave_pack_panel(enum stave_qtype t, void *panel, const void *const row[STA
 enum stave_operand_kind { STAVE_OPERAND_I8, STAVE_OPERAND_BF16, STAVE_OPERAND_F32, STAVE_OPERAND_KINDS };
 enum stave_operand_kind stave_operand_kind(enum stave_qtype t);
 size_t stave_operand_bytes(enum stave_operand_kind kind, int n, int cols);
-/* Rows r0..r1 of x (n, cols) with stride ldx into the operand of n rows. */
+/* Rows r0..r1 of x (n, cols) with stride ldx into the operand of n rows, which is 64-aligned. Threads may make different rows
+ * at the same time. int8: a group of 32 that holds a NaN or an infinity makes every output NaN; one below 2^-100 is zero. */
 void stave_operand_make(enum stave_operand_kind kind, void *operand, const float *x, size_t ldx, int n, int cols, int r0, int r1);
 /* y[r * ldy + o] for all rows r < n of the operand and outputs o of panels p0..p1 (outputs beyond w->rows are not
  * written). bias (rows) or NULL is added last. scratch: stave_panel_scratch(cols) bytes of this thread's own, 64-aligned. */
 void stave_packed_multiply(const struct stave_packed *w, int p0, int p1, const void *operand, int n, float *y, size_t ldy, const float *bias, void *scratch);
 size_t stave_panel_scratch(int cols);
 
-/* The definition, for tests: the same packed bytes and operand, one output at a time, scalar C. */
+/* The definition, for tests: the same packed bytes and operand, one output at a time, scalar C, without bias. */
 float stave_packed_one(const struct stave_packed *w, int row, const void *operand, int n, int r);
 
 #endif

@@ -148,7 +148,7 @@ static void put_scales(enum stave_qtype t, uint8_t *scales, int r, const uint8_t
 			scales[64 + 16 * j + r] = b[j];
 		break;
 	case STAVE_Q_Q3_K:
-		put_half(scales, r, b + 108, true); /* negative: see group_q3k in panel_int.simd.c */
+		put_half(scales, r, b + 108, true); /* negative: see scale_q3k in panel_int.simd.c */
 		put_scales_k3(scales + 32, r, b + 96);
 		break;
 	case STAVE_Q_Q4_K:
