@@ -279,7 +279,7 @@ static void hostile_numbers(void **state)
 	int32_t ids[5] = {1, 2, 3, 4, 5}, big[1] = {7};
 	struct stave_err e;
 	int refused = 0, answered = 0;
-	float nan_inf[] = {NAN, INFINITY, -INFINITY};
+	float nan_inf[] = {NAN, INFINITY, -INFINITY}, one = 1;
 	for (int field = 0; field < 18; field++)
 		for (int k = 0; k < 11; k++) {
 			int n = numbers[k];
@@ -296,7 +296,7 @@ static void hostile_numbers(void **state)
 			case 7: r.sampling.top_k = n; break;
 			case 8: r.sampling.penalty_last_n = n; r.sampling.presence_penalty = 1; break;
 			case 9: r.sampling.n_bias = n <= 1 ? n : 0; r.sampling.bias_ids = big; r.sampling.bias = &x; break;
-			case 10: big[0] = n; r.sampling.n_bias = 1; r.sampling.bias_ids = big; r.sampling.bias = (float[]){1}; break;
+			case 10: big[0] = n; r.sampling.n_bias = 1; r.sampling.bias_ids = big; r.sampling.bias = &one; break;
 			case 11: r.embed = (enum stave_embed)n; break;
 			case 12: r.sampling.temperature = x; break;
 			case 13: r.sampling.top_p = x; break;
