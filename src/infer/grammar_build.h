@@ -13,12 +13,12 @@
 #include "infer/grammar.h"
 
 #define GRAMMAR_TEXT_MAX ((size_t)1 << 20)
-#define GRAMMAR_NODES_MAX 2000000
+#define GRAMMAR_NODES_MAX 1000000
 #define GRAMMAR_RULES_MAX 50000
-#define GRAMMAR_STATES_MAX 1000000
+#define GRAMMAR_STATES_MAX 500000
 #define GRAMMAR_NESTING_MAX 200
 #define GRAMMAR_REPEAT_MAX 100000
-#define GRAMMAR_INLINE_REPEAT 16 /* longer bounded repetitions become rules of their own */
+#define GRAMMAR_INLINE_REPEAT 16 /* longer bounded repetitions are counted, not written out */
 
 /* ---- the tree ---- */
 

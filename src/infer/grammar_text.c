@@ -15,6 +15,7 @@ struct reader {
 	const char *p, *end, *begin;
 	int nesting;
 	bool json;
+	int32_t *names; /* GBNF: (NAME_SLOTS) 1 + the rule of a name, 0 = empty */
 };
 
 static int line_of(const struct reader *r)
@@ -138,15 +139,25 @@ static void space(struct reader *r, bool lines)
 
 static bool name_byte(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_'; }
 
-/* The rule of a name, made when first met. Rule 0 is `root`. A hash would be quicker; grammars have few names. */
+/* The rule of a name, made when first met. Rule 0 is `root`. */
+#define NAME_SLOTS 131072 /* more than twice GRAMMAR_RULES_MAX */
 static int named(struct reader *r, const char *name, size_t n)
 {
-	for (int i = 0; i < r->b->n_rules; i++)
-		if (r->b->rules[i].name && strlen(r->b->rules[i].name) == n && !memcmp(r->b->rules[i].name, name, n))
-			return i;
+	uint32_t h = 2166136261u;
+	for (size_t i = 0; i < n; i++)
+		h = (h ^ (unsigned char)name[i]) * 16777619u;
+	for (h = (h ^ h >> 15) & (NAME_SLOTS - 1); r->names[h]; h = (h + 1) & (NAME_SLOTS - 1)) {
+		const char *known = r->b->rules[r->names[h] - 1].name;
+		if (strlen(known) == n && !memcmp(known, name, n))
+			return r->names[h] - 1;
+	}
 	int rule = build_rule(r->b);
-	if (!r->b->failed && !(r->b->rules[rule].name = strndup(name, n)))
+	if (r->b->failed)
+		return 0;
+	if (!(r->b->rules[rule].name = strndup(name, n)))
 		wrong(r, "out of memory");
+	else
+		r->names[h] = rule + 1;
 	return rule;
 }
 
@@ -269,35 +280,44 @@ static struct ast *gbnf_alternatives(struct reader *r, bool nested)
 	return all;
 }
 
+static void gbnf_rule(struct reader *r)
+{
+	const char *name = r->p;
+	while (more(r) && name_byte(*r->p))
+		r->p++;
+	int rule = r->p > name ? named(r, name, (size_t)(r->p - name)) : -1;
+	space(r, false);
+	if (rule < 0 || r->end - r->p < 3 || memcmp(r->p, "::=", 3)) {
+		wrong(r, "expected 'name ::= …'");
+		return;
+	}
+	if (!r->b->failed && r->b->rules[rule].body) {
+		wrong(r, "a rule is defined twice");
+		return;
+	}
+	r->p += 3;
+	struct ast *x = gbnf_alternatives(r, false);
+	if (r->b->failed)
+		return;
+	r->b->rules[rule].body = x;
+	if (more(r) && *r->p != '\n' && *r->p != '\r')
+		wrong(r, "unexpected text after a rule");
+}
+
 void grammar_parse_gbnf(struct build *b, const char *text, size_t n)
 {
-	struct reader r = {.b = b, .p = text, .begin = text, .end = text + n};
-	named(&r, "root", 4);
-	for (space(&r, true); more(&r); space(&r, true)) {
-		const char *name = r.p;
-		while (more(&r) && name_byte(*r.p))
-			r.p++;
-		int rule = r.p > name ? named(&r, name, (size_t)(r.p - name)) : -1;
-		space(&r, false);
-		if (rule < 0 || r.end - r.p < 3 || memcmp(r.p, "::=", 3)) {
-			wrong(&r, "expected 'name ::= …'");
-			return;
-		}
-		if (b->rules[rule].body) {
-			wrong(&r, "a rule is defined twice");
-			return;
-		}
-		r.p += 3;
-		struct ast *x = gbnf_alternatives(&r, false);
-		if (b->failed)
-			return;
-		b->rules[rule].body = x;
-		if (more(&r) && *r.p != '\n' && *r.p != '\r')
-			wrong(&r, "unexpected text after a rule");
+	struct reader r = {.b = b, .p = text, .begin = text, .end = text + n, .names = calloc(NAME_SLOTS, sizeof *r.names)};
+	if (!r.names) {
+		build_fail(b, "out of memory for a grammar");
+		return;
 	}
+	named(&r, "root", 4);
+	for (space(&r, true); more(&r); space(&r, true))
+		gbnf_rule(&r);
 	for (int i = 0; i < b->n_rules && !b->failed; i++)
 		if (!b->rules[i].body)
 			build_fail(b, i ? "the rule '%.60s' is used but not defined" : "the grammar has no rule '%.60s'", b->rules[i].name ? b->rules[i].name : "?");
+	free(r.names);
 }
 
 /* ---- regular expressions ---- */

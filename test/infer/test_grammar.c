@@ -406,6 +406,8 @@ static void hostile(const struct stave_vocab *v, enum stave_grammar_kind kind, c
 #endif
 	struct stave_grammar *g = grammar(kind, text, v, &err);
 	double took = now_s() - begin;
+	if (getenv("GRAMMAR_TIMES"))
+		print_message("%6.3f s %.60s… %s\n", took, text, g ? "opened" : err.msg);
 	if (took > limit)
 		fail_msg("%.60s… took %.2f s (%s)", text, took, g ? "opened" : err.msg);
 	if (refused && refused != EITHER && (g || !strstr(err.msg, refused)))
@@ -571,8 +573,8 @@ static void hostile_sources_are_bounded(void **state)
 	hostile(v, J, wide(5000, "{\"type\":\"object\",\"properties\":{\"a\":{}", ",\"p%d\":{\"type\":\"string\"}", "},\"additionalProperties\":{}}"), EITHER);
 	hostile(v, J, wide(200, "{\"type\":\"object\",\"additionalProperties\":false,\"properties\":{\"a\":{}", ",\"p%d\":{\"type\":\"string\"}", "}}"), NULL);
 	hostile(v, J, wide(2000, "{\"allOf\":[{}", ",{\"properties\":{\"p%d\":{\"type\":\"string\"}}}", "]}"), EITHER);
-	hostile(v, R, repeated("", "a", 1000000, "", "", ""), NULL);
-	hostile(v, R, repeated("", "a|", 500000, "", "", ""), NULL);
+	hostile(v, R, repeated("", "a", 1000000, "", "", ""), EITHER);
+	hostile(v, R, repeated("", "a|", 500000, "", "", ""), EITHER);
 	hostile(v, R, repeated("", "[^a]", 200000, "", "", ""), EITHER);
 	hostile(v, R, repeated("", "a", 2000000, "", "", ""), "at most");
 	stave_vocab_close(v);
