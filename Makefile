@@ -94,7 +94,7 @@ $(BUILD)/test/nanogpt_char: test/train/nanogpt_char.c $(call libsof,train)
 
 $(BUILD)/bench/%: bench/%.c $(LIBRARIES)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -o $@ $< -Wl,--start-group $(LIBRARIES) -Wl,--end-group $(LDSAN) $(LIBS)
+	$(CC) $(CFLAGS) -Itest -o $@ $< -Wl,--start-group $(LIBRARIES) -Wl,--end-group $(LDSAN) $(LIBS)
 
 test: $(TESTBIN) $(PLUGINS)
 fuzz: $(FUZZBIN)

@@ -11,6 +11,7 @@
 
 #include "base/hash.h"
 #include "kernel/quant.h"
+#include "model/random_blocks.h"
 #include "model/roles.h"
 #include "model/shape.h"
 
@@ -160,7 +161,7 @@ static int random_write(struct stave_gguf_writer *w, const struct stave_gguf_ten
 	for (int64_t r = 0; !rc && r < rows; r++) {
 		for (int64_t c = 0; c < t->ne[0]; c++)
 			row[c] = mean + std * random_normal(own, (uint64_t)(r * t->ne[0] + c));
-		stave_quantize(t->type, out, row, t->ne[0]);
+		random_store(t->type, out, row, t->ne[0], std, own + 2 * (uint64_t)r);
 		rc = stave_gguf_write(w, out, bytes, err);
 	}
 	free(row);
