@@ -51,7 +51,7 @@ struct view {
 	const char *next;               /* the next page, if this tile is the one to fetch it, else this one */
 	size_t line;                    /* 64, or 0 */
 	const char *last_line;          /* of it */
-	int fetch_rows;                 /* lines of it that each row's softmax fetches */
+	int fetch_lines;                /* of it, by each row's softmax */
 };
 
 /* What a tile's softmax leaves for its outputs: the factor of what was summed before, and for I8 the scale of p. */
@@ -271,26 +271,35 @@ INLINE void put_weights(kind t, const struct work *w, const struct view *p, int 
 		store_int16((uint16_t *)y + v * VL, vmul(weight[v], inverse));
 }
 
-/* Scores of mr rows of the block from `row` on become probabilities relative to the new maximum. */
+/* Scores of mr rows of the block from `row` on become probabilities relative to the new maximum. First all rows' maxima, then all
+ * rows' exponentials: one row after the other is a chain of latencies longer than the processor looks ahead. */
 INLINE void softmax(kind t, const struct work *w, const struct view *p, int mr, int row, struct weights *by)
 {
-	for (int r = 0; r < mr; r++, row++) {
-		vf x[VECTORS], e[VECTORS], top, total = vset(0), old = vset(w->max[row]);
-		for (int i = 0; i < p->fetch_rows; i++)
-			_mm_prefetch(p->last_line - (r * p->fetch_rows + i) * p->line, _MM_HINT_T1);
-		scale_scores(t, w, p, r, row, x);
+	float max[MR];
+	for (int r = 0; r < mr; r++) {
+		vf x[VECTORS], top, old = vset(w->max[row + r]);
+		for (int i = 0; i < p->fetch_lines; i++)
+			_mm_prefetch(p->last_line - (r * p->fetch_lines + i) * p->line, _MM_HINT_T1);
+		scale_scores(t, w, p, r, row + r, x);
 		top = x[0];
 		for (int v = 1; v < VECTORS; v++)
 			top = vmax(x[v], top);
-		vf now = vmax(vset(vhmax(top)), old), factor = vexp2(vsub(old, now));
+		for (int v = 0; v < VECTORS; v++)
+			vstore(w->score + r * STAVE_PAGE + v * VL, x[v]);
+		vf now = vmax(vset(vhmax(top)), old);
+		vstore_n(&max[r], now, 1);
+		vstore_n(&by->factor[r], vexp2(vsub(old, now)), 1);
+	}
+	for (int r = 0; r < mr; r++) {
+		float *sum = w->sum + (row + r) * VL;
+		vf e[VECTORS], total = vset(0), now = vset(max[r]);
 		for (int v = 0; v < VECTORS; v++) {
-			e[v] = vexp2(vsub(x[v], now));
+			e[v] = vexp2(vsub(vload(w->score + r * STAVE_PAGE + v * VL), now));
 			total = vadd(total, e[v]);
 		}
 		put_weights(t, w, p, r, e, &total, &by->p_scale[r]);
-		vstore_n(w->max + row, now, 1);
-		vstore_n(&by->factor[r], factor, 1);
-		vstore(w->sum + row * VL, vfma(vload(w->sum + row * VL), factor, total));
+		w->max[row + r] = max[r];
+		vstore(sum, vfma(vload(sum), vset(by->factor[r]), total));
 	}
 }
 
@@ -341,7 +350,7 @@ static void plan_fetch(const struct stave_paged_attn *a, struct view *p, const c
 	p->next = next ? next : p->k;
 	p->last_line = p->next + (lines - 1) * 64;
 	p->line = next ? 64 : 0;
-	p->fetch_rows = next ? max_int(0, (lines - steps * FETCH(a->type)) / mr) : 0;
+	p->fetch_lines = next ? max_int(0, lines - steps * FETCH(a->type)) / mr : 0;
 }
 
 /* The rows of the block against page number i of those up to `last`. */
