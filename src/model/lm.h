@@ -5,6 +5,7 @@
 #include "kernel/kernel.h"
 #include "kernel/panel.h"
 #include "model/model.h"
+#include "model/team.h"
 
 enum {
 	LM_RANK_MAX = 256,     /* of an adapter: sizes the workspace */
@@ -109,6 +110,7 @@ struct stave_lm {
 	bool adapted;               /* some entry has an adapter */
 	struct stave_lm_times times;
 	double mark_s;              /* when the phase in progress began */
+	struct team team;
 };
 
 /* Inside the parallel region of a run, by all threads; each ends with a barrier. */

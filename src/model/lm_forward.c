@@ -6,7 +6,7 @@
  * alone, in company, and however its prompt was cut.
  *
  * A run is one parallel region. Its phases are lists of tasks which the threads take one by one, so that a slow core
- * does not hold the others up, with a barrier after each: ten phases per layer. Between two products a row is finished in
+ * does not hold the others up, with a barrier after each (team.h): ten phases per layer. Between two products a row is finished in
  * one visit: residual, norm and the operand of the next product. Gate and up are computed chunk by chunk into the
  * thread's own memory and activated there, so that their results, the widest of the model, never go to main memory. */
 #include <assert.h>
@@ -72,8 +72,7 @@ void lm_multiply(struct stave_lm *d, const struct lm_product *p, void *const *op
 		tasks += (stave_panels(&p->part[i].w) + chunk[i] - 1) / chunk[i];
 		end[i] = tasks;
 	}
-#pragma omp for schedule(dynamic)
-	for (int t = 0; t < tasks; t++) {
+	for (int t; (t = team_take(&d->team, 1)) < tasks;) {
 		int i = 0;
 		while (t >= end[i])
 			i++;
@@ -81,6 +80,7 @@ void lm_multiply(struct stave_lm *d, const struct lm_product *p, void *const *op
 		int p0 = (t - (i ? end[i - 1] : 0)) * chunk[i], p1 = least(p0 + chunk[i], stave_panels(&m->w));
 		lm_multiply_chunk(d, m, i, operand, n, p0, p1, y + m->at + p0 * STAVE_PANEL, ldy, layer);
 	}
+	team_meet(&d->team);
 }
 
 /* y (n) = act(g) u, or act(u) alone; gu holds gate and up. */
@@ -110,9 +110,9 @@ void lm_activate_chunk(struct stave_lm *d, const struct lm_product *p, void *con
 static void activate(struct stave_lm *d, const struct lm_product *p, int n, int layer)
 {
 	int panels = stave_panels(&p->part[0].w), chunk = lm_chunk(d, &p->part[0], n, p->parts);
-#pragma omp for schedule(dynamic)
-	for (int p0 = 0; p0 < panels; p0 += chunk)
+	for (int p0; (p0 = team_take(&d->team, chunk)) < panels;)
 		lm_activate_chunk(d, p, d->operand, n, p0, least(p0 + chunk, panels), d->act, layer);
+	team_meet(&d->team);
 }
 
 /* ---- rows ---- */
@@ -185,16 +185,19 @@ static void add_row(struct stave_lm *d, float *y, const struct lm_norm *post, in
 /* Rows a task takes: neighbours of an operand may share cache lines. */
 static int rows_at_once(const struct stave_lm *d) { return d->n_rows > 64 ? 8 : 1; }
 
+#define EACH_ROW(d, r)                                                                                          \
+	for (int step = rows_at_once(d), first_; (first_ = team_take(&(d)->team, step)) < (d)->n_rows;)         \
+		for (int r = first_; r < least(first_ + step, (d)->n_rows); r++)
+
 static void operand_of(struct stave_lm *d, const struct lm_product *p, const float *x, int layer)
 {
-	int step = rows_at_once(d);
-#pragma omp for schedule(dynamic, step)
-	for (int r = 0; r < d->n_rows; r++) {
+	EACH_ROW(d, r) {
 		const float *in = x + (size_t)r * (size_t)p->cols;
 		lm_operand_row(p->kinds, d->operand, in, d->n_rows, p->cols, r);
 		if (d->adapted)
 			lm_adapter_down(d, p, layer, r, in);
 	}
+	team_meet(&d->team);
 	lm_lap(d, &d->times.element_s);
 }
 
@@ -203,9 +206,7 @@ static void operand_of(struct stave_lm *d, const struct lm_product *p, const flo
 static void enter_layer(struct stave_lm *d, int i)
 {
 	const struct lm_layer *y = i < d->s.L ? &d->layer[i] : NULL;
-	int step = rows_at_once(d);
-#pragma omp for schedule(dynamic, step)
-	for (int r = 0; r < d->n_rows; r++) {
+	EACH_ROW(d, r) {
 		size_t at = (size_t)r * (size_t)d->s.C;
 		if (i == 0)
 			embed_row(d, r);
@@ -218,18 +219,18 @@ static void enter_layer(struct stave_lm *d, int i)
 		else
 			memcpy(d->h + at, d->x + at, (size_t)d->s.C * 4);
 	}
+	team_meet(&d->team);
 	lm_lap(d, &d->times.element_s);
 }
 
 static void enter_feed_forward(struct stave_lm *d, int i)
 {
 	const struct lm_layer *y = &d->layer[i];
-	int step = rows_at_once(d);
-#pragma omp for schedule(dynamic, step)
-	for (int r = 0; r < d->n_rows; r++) {
+	EACH_ROW(d, r) {
 		add_row(d, d->y, &y->norm1_post, r);
 		prepare_row(d, &y->norm2, d->s.experts ? &y->router : &y->up, d->s.experts > 0, i, r);
 	}
+	team_meet(&d->team);
 	lm_lap(d, &d->times.element_s);
 }
 
@@ -276,9 +277,9 @@ static void place_span(const struct stave_lm *d, int layer, const struct lm_span
 static void place(struct stave_lm *d, int layer)
 {
 	int K = d->s.K, tasks = d->n_spans * K;
-#pragma omp for schedule(dynamic)
-	for (int t = 0; t < tasks; t++)
+	for (int t; (t = team_take(&d->team, 1)) < tasks;)
 		place_span(d, layer, &d->span[t / K], t % K);
+	team_meet(&d->team);
 	lm_lap(d, &d->times.element_s);
 }
 
@@ -310,11 +311,11 @@ static void attention(struct stave_lm *d, int layer)
 	while (parts < d->G && (d->n_spans * K * parts < d->threads || d->G % parts))
 		parts++;
 	int G = d->G / parts, tasks = d->n_spans * K * parts;
-#pragma omp for schedule(dynamic)
-	for (int t = 0; t < tasks; t++) { /* the last spans of a prompt see most: first */
+	for (int t; (t = team_take(&d->team, 1)) < tasks;) { /* the last spans of a prompt see most: first */
 		int rest = t % (K * parts);
 		attend(d, layer, &d->span[d->n_spans - 1 - t / (K * parts)], rest / parts, rest % parts * G, G);
 	}
+	team_meet(&d->team);
 	lm_lap(d, &d->times.attention_s);
 }
 
@@ -385,17 +386,17 @@ void stave_lm_run(struct stave_lm *d, struct stave_lm_rows *s, int n)
 	}
 }
 
-static void softcap(const struct stave_lm *d, float *logits, int n)
+static void softcap(struct stave_lm *d, float *logits, int n)
 {
 	int V = d->s.V, blocks = (V + SOFTCAP_COLUMNS - 1) / SOFTCAP_COLUMNS;
 	float cap = d->s.final_softcap;
-#pragma omp for
-	for (int t = 0; t < n * blocks; t++) {
+	for (int t; (t = team_take(&d->team, 1)) < n * blocks;) {
 		float *row = logits + (size_t)(t / blocks) * (size_t)V;
 		int from = t % blocks * SOFTCAP_COLUMNS, to = least(from + SOFTCAP_COLUMNS, V);
 		for (int i = from; i < to; i++)
 			row[i] = cap * tanhf(row[i] / cap);
 	}
+	team_meet(&d->team);
 }
 
 void stave_lm_logits(struct stave_lm *d, const float *const *hidden, int n, float *logits)
@@ -406,9 +407,9 @@ void stave_lm_logits(struct stave_lm *d, const float *const *hidden, int n, floa
 	for (int done = 0; done < n; done += d->c.rows) {
 		int m = least(n - done, d->c.rows);
 		float *to = logits + (size_t)done * (size_t)d->s.V;
-#pragma omp for
-		for (int r = 0; r < m; r++)
+		for (int r; (r = team_take(&d->team, 1)) < m;)
 			lm_operand_row(d->head.kinds, d->operand, hidden[done + r], m, d->s.C, r);
+		team_meet(&d->team);
 		lm_lap(d, &d->times.element_s);
 		lm_multiply(d, &d->head, d->operand, m, to, (size_t)d->s.V, -1);
 		lm_lap(d, &d->times.matmul_s);

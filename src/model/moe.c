@@ -8,6 +8,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/sys.h"
 #include "model/lm.h"
 
 static size_t up64(size_t n) { return (n + 63) / 64 * 64; }
@@ -119,8 +120,7 @@ static void make_operands(struct stave_lm *d, const struct lm_layer *y, bool dow
 {
 	struct lm_moe *m = &d->moe;
 	int places = d->n_rows * d->s.experts_used;
-#pragma omp for schedule(dynamic, 4)
-	for (int a = 0; a < places; a++) {
+	for (int a; (a = team_take(&d->team, 1)) < places;) {
 		int e = m->expert[a], n = m->first[e + 1] - m->first[e];
 		const struct lm_product *p = down ? &y->expert_down[e] : &y->expert_up[e];
 		const float *x = down ? d->act + (size_t)a * (size_t)d->s.I : d->h + (size_t)m->row[a] * (size_t)d->s.C;
@@ -128,6 +128,7 @@ static void make_operands(struct stave_lm *d, const struct lm_layer *y, bool dow
 		operand_of(d, e, operand);
 		lm_operand_row(p->kinds, operand, x, n, p->cols, a - m->first[e]);
 	}
+	team_meet(&d->team);
 	lm_lap(d, &d->times.element_s);
 }
 
@@ -145,8 +146,7 @@ static void up(struct stave_lm *d, const struct lm_layer *y)
 {
 	struct lm_moe *m = &d->moe;
 	int tasks = m->up_end[m->n_active - 1];
-#pragma omp for schedule(dynamic)
-	for (int t = 0; t < tasks; t++) {
+	for (int t; (t = team_take(&d->team, 1)) < tasks;) {
 		int task, e = expert_of(m, m->up_end, t, &task), n = m->first[e + 1] - m->first[e];
 		const struct lm_product *p = &y->expert_up[e];
 		int chunk = lm_chunk(d, &p->part[0], n, p->parts), panels = stave_panels(&p->part[0].w), p0 = task * chunk;
@@ -154,6 +154,7 @@ static void up(struct stave_lm *d, const struct lm_layer *y)
 		operand_of(d, e, operand);
 		lm_activate_chunk(d, p, operand, n, p0, p0 + chunk < panels ? p0 + chunk : panels, d->act + (size_t)m->first[e] * (size_t)d->s.I, -1);
 	}
+	team_meet(&d->team);
 	lm_lap(d, &d->times.matmul_s);
 }
 
@@ -161,8 +162,7 @@ static void down(struct stave_lm *d, const struct lm_layer *y)
 {
 	struct lm_moe *m = &d->moe;
 	int tasks = m->down_end[m->n_active - 1];
-#pragma omp for schedule(dynamic)
-	for (int t = 0; t < tasks; t++) {
+	for (int t; (t = team_take(&d->team, 1)) < tasks;) {
 		int task, e = expert_of(m, m->down_end, t, &task), n = m->first[e + 1] - m->first[e];
 		const struct lm_product *p = &y->expert_down[e];
 		int chunk = lm_chunk(d, &p->part[0], n, 0), panels = stave_panels(&p->part[0].w), p0 = task * chunk;
@@ -171,6 +171,7 @@ static void down(struct stave_lm *d, const struct lm_layer *y)
 		lm_multiply_chunk(d, &p->part[0], 0, operand, n, p0, p0 + chunk < panels ? p0 + chunk : panels,
 		                  d->y + (size_t)m->first[e] * (size_t)d->s.C + (size_t)p0 * STAVE_PANEL, (size_t)d->s.C, -1);
 	}
+	team_meet(&d->team);
 	lm_lap(d, &d->times.matmul_s);
 }
 
@@ -178,8 +179,7 @@ static void combine(struct stave_lm *d)
 {
 	struct lm_moe *m = &d->moe;
 	int C = d->s.C, used = d->s.experts_used;
-#pragma omp for schedule(dynamic, 4)
-	for (int r = 0; r < d->n_rows; r++) {
+	for (int r; (r = team_take(&d->team, 1)) < d->n_rows;) {
 		float *to = d->h + (size_t)r * (size_t)C;
 		memset(to, 0, (size_t)C * 4);
 		for (int j = r * used; j < (r + 1) * used; j++) {
@@ -188,6 +188,7 @@ static void combine(struct stave_lm *d)
 			d->k->add(to, from, (size_t)C);
 		}
 	}
+	team_meet(&d->team);
 	lm_lap(d, &d->times.element_s);
 }
 
@@ -195,11 +196,12 @@ void lm_experts(struct stave_lm *d, const struct lm_layer *y)
 {
 	lm_multiply(d, &y->router, d->operand, d->n_rows, d->moe.score, (size_t)d->s.experts, -1);
 	lm_lap(d, &d->times.matmul_s);
-#pragma omp for
-	for (int r = 0; r < d->n_rows; r++)
+	for (int r; (r = team_take(&d->team, 1)) < d->n_rows;)
 		choose(d, r);
-#pragma omp single
-	group(d, y);
+	team_meet(&d->team);
+	if (stave_thread_index() == 0)
+		group(d, y);
+	team_meet(&d->team);
 	make_operands(d, y, false);
 	up(d, y);
 	make_operands(d, y, true);

@@ -8,14 +8,17 @@
 #include "model/any_model.h"
 #include "model/model.h"
 
+static char dir[] = "/dev/shm/stave-fuzz-adapter-XXXXXX";
+static void clean_up(void) { stave_remove_tree(dir, NULL); }
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static char dir[] = "/dev/shm/stave-fuzz-adapter-XXXXXX", path[STAVE_PATH];
+	static char path[STAVE_PATH];
 	static struct stave_source *base;
 	struct stave_err err = {0};
 	if (!base) {
 		struct stave_shape s = any_shape(STAVE_LLAMA);
-		if (!mkdtemp(dir))
+		if (!mkdtemp(dir) || atexit(clean_up))
 			abort();
 		snprintf(path, sizeof path, "%s/base.gguf", dir);
 		any_write(path, &s, STAVE_Q_F32);
