@@ -477,13 +477,14 @@ static struct ast *node_ast(struct schema *s, const json_t *j)
 
 void grammar_parse_schema(struct build *b, const char *source, size_t n)
 {
-	struct schema s = {.b = b, .ws = -1, .string = -1, .value = -1, .known = json_object()};
+	struct schema s = {.b = b, .ws = -1, .string = -1, .value = -1};
 	struct stave_err err = {0};
 	int root = build_rule(b);
 	if (stave_json_parse(&s.root, source, n, "JSON schema", &err)) {
 		build_fail(b, "%s", err.msg);
 		return;
 	}
+	s.known = json_object();
 	struct ast *x = node_ast(&s, s.root);
 	if (!b->failed)
 		b->rules[root].body = x;

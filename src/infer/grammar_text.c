@@ -352,13 +352,15 @@ static bool regex_escape(struct reader *r, struct charset *set, uint32_t *c)
 		add_class(set, e);
 		return true;
 	}
-	static const char names[] = "n\nt\tr\rf\fv\v0";
+	static const char names[] = "n\nt\tr\rf\fv\v";
 	for (const char *p = names; *p; p += 2)
 		if (*p == e) {
-			*c = e == '0' ? 0 : (uint32_t)p[1];
+			*c = (uint32_t)p[1];
 			return false;
 		}
-	if (e == 'x')
+	if (e == '0')
+		*c = 0;
+	else if (e == 'x')
 		*c = hex(r, 2);
 	else if (e == 'u' && accept(r, '{')) {
 		*c = 0;
