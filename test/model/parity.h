@@ -38,9 +38,7 @@ __attribute__((unused)) static struct stave_shape parity_shape(enum stave_family
 		s.embed_scale = 16;
 	if (s.rope_dims)
 		s.rope_dims = 24;
-	if (f == STAVE_MISTRAL) /* llama.cpp reads mistral as llama */
-		s.window = 0;
-	else if (s.window)
+	if (s.window)
 		s.window = 40;
 	return s;
 }
