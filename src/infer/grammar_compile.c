@@ -346,10 +346,10 @@ static int32_t determinize(struct build *b, const struct ast *x, struct automato
 	struct nfa f = {.b = b};
 	int32_t begin = nfa_state(&f), final = nfa_state(&f), base = a->n;
 	fragment(&f, x, begin, final);
-	struct subset s = {.f = &f, .at = calloc(64, sizeof *s.at), .cap = 64, .seen = calloc((size_t)f.n + 1, sizeof *s.seen), .stack = malloc(((size_t)f.n + 1) * sizeof *s.stack)};
+	struct subset s = {.f = &f, .members = malloc(64 * sizeof *s.members), .cap_members = 64, .at = calloc(64, sizeof *s.at), .cap = 64, .seen = calloc((size_t)f.n + 1, sizeof *s.seen), .stack = malloc(((size_t)f.n + 1) * sizeof *s.stack)};
 	struct symbol *y = malloc(((size_t)f.n + 1) * sizeof *y);
 	int32_t *targets = malloc(((size_t)f.n + 1) * sizeof *targets);
-	if (!s.at || !s.seen || !s.stack || !y || !targets)
+	if (!s.members || !s.at || !s.seen || !s.stack || !y || !targets)
 		build_fail(b, "out of memory for a grammar");
 	if (!b->failed) {
 		close_over(&s, &begin, 1, final);

@@ -14,9 +14,9 @@
 
 #include "infer/grammar_state.h"
 
-#define STATES_BUDGET 20000 /* of the lazy automaton, about 1 KiB each */
+#define STATES_MAX 32768    /* of the lazy automaton, about 1 KiB each */
 #define KEPT_BUDGET ((size_t)64 << 20)
-#define NODES_MAX 60000
+#define NODES_MAX 65536
 #define STEPS_MAX 2000000   /* of stacks by a byte, for one node */
 
 enum { UNKNOWN = -2, DEAD = -1 };
@@ -46,13 +46,27 @@ static void *copy(const void *p, size_t n)
 
 /* ---- the lazy automaton over an unknown rest ---- */
 
+/* An empty hash table of `size` slots, a power of two, in place of the old one. */
+static bool new_slots(int32_t **slot, uint32_t *mask, uint32_t size)
+{
+	int32_t *p = malloc(size * sizeof *p);
+	if (!p)
+		return false;
+	memset(p, 0xff, size * sizeof *p);
+	free(*slot);
+	*slot = p;
+	*mask = size - 1;
+	return true;
+}
+
 static void forget_states(struct stave_grammar *g)
 {
 	for (int32_t i = 0; i < g->n_states; i++)
 		free(g->state[i].next);
 	g->n_states = g->n_sets = 0;
 	cells_free(&g->cells);
-	memset(g->slot, 0xff, ((size_t)g->slot_mask + 1) * sizeof *g->slot);
+	if (g->slot)
+		memset(g->slot, 0xff, ((size_t)g->slot_mask + 1) * sizeof *g->slot);
 }
 
 static uint32_t set_hash(const int32_t *p, int n, bool ends)
@@ -63,11 +77,34 @@ static uint32_t set_hash(const int32_t *p, int n, bool ends)
 	return h ^ h >> 13;
 }
 
-/* The number of the state whose set is g->to; DEAD when it is empty or memory is out. */
+/* Room for one more state; false: the budget is spent, or memory. */
+static bool grow_states(struct stave_grammar *g)
+{
+	int32_t cap = g->cap_states ? 2 * g->cap_states : 128;
+	if (g->n_states < g->cap_states)
+		return true;
+	if (cap > STATES_MAX || !new_slots(&g->slot, &g->slot_mask, 4 * (uint32_t)cap))
+		return false;
+	for (int32_t i = 0; i < g->n_states; i++) {
+		const struct lazy_state *x = &g->state[i];
+		uint32_t h = set_hash(g->sets + x->set, x->n, x->ends) & g->slot_mask;
+		while (g->slot[h] >= 0)
+			h = (h + 1) & g->slot_mask;
+		g->slot[h] = i;
+	}
+	struct lazy_state *p = realloc(g->state, (size_t)cap * sizeof *p);
+	if (!p)
+		return false;
+	g->state = p;
+	g->cap_states = cap;
+	return true;
+}
+
+/* The number of the state whose set is g->to; DEAD when it is empty or there is no room for it. */
 static int32_t state_of(struct stave_grammar *g)
 {
 	struct set *s = &g->to;
-	if (s->full || (!s->n && !s->ends))
+	if (s->full || (!s->n && !s->ends) || !grow_states(g))
 		return DEAD;
 	if (s->n > 1)
 		qsort(s->cell, (size_t)s->n, sizeof *s->cell, by_number);
@@ -77,7 +114,7 @@ static int32_t state_of(struct stave_grammar *g)
 		if (x->n == s->n && x->ends == s->ends && (!s->n || !memcmp(g->sets + x->set, s->cell, (size_t)s->n * sizeof *s->cell)))
 			return g->slot[h];
 	}
-	if (g->n_states == g->cap_states || !reserve(&g->sets, &g->cap_sets, g->n_sets + s->n))
+	if (!reserve(&g->sets, &g->cap_sets, g->n_sets + s->n))
 		return DEAD;
 	if (s->n)
 		memcpy(g->sets + g->n_sets, s->cell, (size_t)s->n * sizeof *s->cell);
@@ -118,12 +155,12 @@ static int32_t next_state(struct stave_grammar *g, int32_t from, uint8_t byte, b
 	}
 	if (s->next[byte] == UNKNOWN) {
 		struct closing k = {&g->a, &g->cells, &g->work, &g->to};
-		int32_t *next = s->next; /* state_of does not move it */
+		int32_t *next = s->next; /* state_of moves the states */
 		set_step(&k, g->sets + s->set, s->n, byte);
 		g->steps_left -= 1 + s->n + g->to.n;
 		next[byte] = state_of(g);
 	}
-	return s->next[byte];
+	return g->state[from].next[byte];
 }
 
 /* ---- walks of the trie ---- */
@@ -312,7 +349,8 @@ static void forget_nodes(struct stave_grammar *g)
 		run_free(&g->run[i]);
 	g->n_nodes = g->n_runs = 0;
 	g->kept_bytes = 0;
-	memset(g->node_slot, 0xff, ((size_t)g->node_mask + 1) * sizeof *g->node_slot);
+	if (g->node_slot)
+		memset(g->node_slot, 0xff, ((size_t)g->node_mask + 1) * sizeof *g->node_slot);
 }
 
 /* A count that stands for all that behave alike: a token is too short to tell those further from both ends of the chain. */
@@ -348,21 +386,32 @@ static uint32_t node_hash(int32_t parent, int32_t position, int32_t count)
 	return (uint32_t)(h >> 32);
 }
 
+static bool grow_nodes(struct stave_grammar *g)
+{
+	int32_t cap = g->cap_nodes ? 2 * g->cap_nodes : 64;
+	if (g->n_nodes < g->cap_nodes)
+		return true;
+	if (cap > NODES_MAX || !new_slots(&g->node_slot, &g->node_mask, 4 * (uint32_t)cap))
+		return false;
+	for (int32_t i = 0; i < g->n_nodes; i++) {
+		uint32_t h = node_hash(g->node[i].parent, g->node[i].position, g->node[i].count) & g->node_mask;
+		while (g->node_slot[h] >= 0)
+			h = (h + 1) & g->node_mask;
+		g->node_slot[h] = i;
+	}
+	struct node *p = realloc(g->node, (size_t)cap * sizeof *p);
+	if (!p)
+		return false;
+	g->node = p;
+	g->cap_nodes = cap;
+	return true;
+}
+
 /* The scratch as a node, with these bits if there are any; -1: out of memory. */
 static int32_t keep_node(struct stave_grammar *g, struct node n, uint32_t slot)
 {
 	size_t words = ((size_t)g->v->V + 31) / 32;
 	bool dense = n.bits || (size_t)g->n_tokens > words;
-	if (g->n_nodes == g->cap_nodes) {
-		int32_t cap = g->cap_nodes ? 2 * g->cap_nodes : 64;
-		struct node *p = realloc(g->node, (size_t)cap * sizeof *p);
-		if (!p) {
-			free(n.bits);
-			return -1;
-		}
-		g->node = p;
-		g->cap_nodes = cap;
-	}
 	n.n_tokens = dense ? 0 : g->n_tokens;
 	n.n_ends = g->n_ends;
 	n.ends = copy(g->ends, (size_t)n.n_ends * sizeof *n.ends);
@@ -385,15 +434,15 @@ static int32_t keep_node(struct stave_grammar *g, struct node n, uint32_t slot)
 static int32_t node_of(struct stave_grammar *g, int32_t parent, int32_t position, int32_t count)
 {
 	count = alike(g, position, count);
+	if (!grow_nodes(g))
+		return -1;
 	uint32_t h = node_hash(parent, position, count) & g->node_mask;
 	for (; g->node_slot[h] >= 0; h = (h + 1) & g->node_mask) {
 		const struct node *x = &g->node[g->node_slot[h]];
 		if (x->parent == parent && x->position == position && x->count == count)
 			return g->node_slot[h];
 	}
-	if (g->n_nodes >= NODES_MAX)
-		return -1;
-	if (g->n_states > g->cap_states * 3 / 4 || g->cells.n > CELLS_MAX / 2)
+	if (g->n_states > STATES_MAX / 2 || g->cells.n > CELLS_MAX / 2)
 		forget_states(g);
 	clear_scratch(g);
 	g->steps_left = STEPS_MAX;
@@ -436,29 +485,17 @@ void masks_of(struct stave_grammar *g, const struct cells *c, const struct set *
 bool masks_open(struct stave_grammar *g)
 {
 	size_t V = (size_t)g->v->V, longest = (size_t)g->v->longest + 2;
-	g->cap_states = STATES_BUDGET;
-	g->slot_mask = 65535;
-	g->node_mask = 131071;
-	g->state = malloc((size_t)g->cap_states * sizeof *g->state);
-	g->slot = malloc(((size_t)g->slot_mask + 1) * sizeof *g->slot);
-	g->node_slot = malloc(((size_t)g->node_mask + 1) * sizeof *g->node_slot);
 	g->path = malloc(longest * sizeof *g->path);
 	g->copies = malloc(longest * sizeof *g->copies);
 	g->bits = calloc((V + 31) / 32 + 1, sizeof *g->bits);
 	g->tokens = malloc((V + 1) * sizeof *g->tokens);
-	if (!g->state || !g->slot || !g->node_slot || !g->path || !g->copies || !g->bits || !g->tokens)
-		return false;
-	forget_states(g);
-	forget_nodes(g);
-	return true;
+	return g->path && g->copies && g->bits && g->tokens;
 }
 
 void masks_close(struct stave_grammar *g)
 {
-	if (g->slot)
-		forget_states(g);
-	if (g->node_slot)
-		forget_nodes(g);
+	forget_states(g);
+	forget_nodes(g);
 	free(g->state);
 	free(g->slot);
 	free(g->sets);
