@@ -4,7 +4,8 @@
  * remembered with the grammar, within a byte budget.
  *
  * Bounds: source text, number of rules, nesting, repetitions, states and the work of one mask are all limited; beyond a limit the grammar is
- * refused with STAVE_EUSAGE (at compile time) or the matcher says so (accept fails); nothing recurses on input. */
+ * refused with STAVE_EUSAGE (at compile time). While matching, a state of more than 1024 stacks or a stack deeper than 1000 is not
+ * followed: accept then fails for a token that the mask holds, or a mask is empty before the end; the answer has to be given up. */
 #ifndef STAVE_INFER_GRAMMAR_H
 #define STAVE_INFER_GRAMMAR_H
 
@@ -30,7 +31,7 @@ void stave_grammar_close(struct stave_grammar *g);
 struct stave_matcher;
 int stave_matcher_open(struct stave_matcher **out, struct stave_grammar *g, struct stave_err *err);
 void stave_matcher_close(struct stave_matcher *m);
-/* Bit id of bits ((vocab + 31) / 32 words) is set if the token may come next; stop tokens are set exactly when the answer may end here. */
+/* Bit id of bits ((vocab + 31) / 32 words) is set exactly if the token may come next; stop tokens are set exactly when the answer may end here. */
 void stave_matcher_mask(struct stave_matcher *m, uint32_t *bits);
 /* The token has been chosen; false: it was not allowed and nothing changed. A stop token ends it. */
 bool stave_matcher_accept(struct stave_matcher *m, int32_t id);
