@@ -129,6 +129,8 @@ int32_t edge_to(const struct automaton *a, int32_t position, uint8_t byte); /* -
 /* Refuses left recursion, rules that nothing matches where the root needs them, and what is too large. */
 int grammar_compile(struct build *b, struct automaton *a);
 void automaton_free(struct automaton *a);
+void automaton_trim(struct build *b, struct automaton *a);            /* fails when nothing matches */
+void automaton_check_recursion(struct build *b, const struct automaton *a); /* fails on left recursion */
 
 /* ---- the vocabulary ---- */
 
