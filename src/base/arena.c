@@ -33,7 +33,7 @@ int stave_arena_open(struct stave_arena *a, const char *name, size_t size, struc
 		munmap(raw, (size_t)(base - raw));
 	munmap(base + size, (size_t)(raw + HUGE_PAGE - base));
 	madvise(base, size, MADV_HUGEPAGE);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(dynamic, 512) /* a huge page at a time: some cost the hypervisor much more than others */
 	for (size_t at = 0; at < size; at += 4096)
 		*(volatile char *)(base + at) = 0;
 	*a = (struct stave_arena){.name = name, .base = base, .size = size};
