@@ -31,7 +31,7 @@ static const char *cache_name(enum stave_cache_type c) { return c == STAVE_CACHE
 
 /* ---- what two computations may differ by ---- */
 
-/* Of a logit, in units of the standard deviation of its row of logits: a little to a third more than the largest measured here. With weights in
+/* Of a logit, in units of the standard deviation of its row of logits: set above the largest measured here, by a tenth (IQ4_XS) to twice. With weights in
  * floats llama.cpp's F16 cache and sums are the most of it, and our cache. Weights in blocks are multiplied by activations of 8 bits on
  * both sides, and llama.cpp gives 256 of them one scale with the K types, 32 with the others. */
 static double rounding_of(enum stave_qtype t, enum stave_cache_type cache)
