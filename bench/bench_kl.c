@@ -1,7 +1,7 @@
 /* How far a file's distributions are from the plain reference of the same file, computed in double: mean KL(plain || x) in nats
  * for llama.cpp (with flash attention, its default, and without) and for the decoder with each type of cache.
- *   STAVE_PEER=FOLDER bench_kl [FAMILY[:TYPE] ...]   families as Hugging Face calls them, or "all"; default llama
- *   STAVE_PEER=FOLDER bench_kl MODEL.gguf ...        files of a few million parameters: the reference takes minutes for more
+ *   STAVE_LLAMACPP=FOLDER bench_kl [FAMILY[:TYPE] ...]   families as Hugging Face calls them, or "all"; default llama
+ *   STAVE_LLAMACPP=FOLDER bench_kl MODEL.gguf ...        files of a few million parameters: the reference takes minutes for more
  * Of each family and stored type, the mean over SEEDS random models. The last columns are our caches over the better of llama.cpp's two:
  * rounding is random, and so is a tenth of these figures. */
 #include "model/parity.h"
@@ -103,7 +103,7 @@ int main(int argc, char **argv)
 {
 	static char *llama[] = {"", "llama"};
 	if (!parity_peer() || !mkdtemp(dir)) {
-		fprintf(stderr, "STAVE_PEER must name a folder with node-llama-cpp (tools/peer makes one)\n");
+		fprintf(stderr, "STAVE_LLAMACPP must name a folder with node-llama-cpp (tools/peer makes one)\n");
 		return 2;
 	}
 	if (argc < 2) {

@@ -82,10 +82,10 @@ static const char parity_script[] =
 	"}\n"
 	"process.exit(0);\n";
 
-/* $STAVE_PEER, a folder with node-llama-cpp; NULL without. */
+/* $STAVE_LLAMACPP, a folder with node-llama-cpp; NULL without. */
 __attribute__((unused)) static const char *parity_peer(void)
 {
-	const char *p = getenv("STAVE_PEER");
+	const char *p = getenv("STAVE_LLAMACPP");
 	char path[STAVE_PATH];
 	snprintf(path, sizeof path, "%s/node_modules/node-llama-cpp", p ? p : "");
 	return p && stave_is_dir(path) ? p : NULL;

@@ -22,7 +22,7 @@ static void must(int rc, const struct stave_err *e)
 static void need_peer(void)
 {
 	if (!parity_peer()) {
-		print_message("skipped: no $STAVE_PEER with node-llama-cpp\n");
+		print_message("skipped: no $STAVE_LLAMACPP with node-llama-cpp\n");
 		skip();
 	}
 }

@@ -82,7 +82,7 @@ static const char *model_of(enum stave_family f, enum stave_qtype type)
 
 static const char *peer(void)
 {
-	const char *p = getenv("STAVE_PEER");
+	const char *p = getenv("STAVE_LLAMACPP");
 	char path[STAVE_PATH];
 	if (!p)
 		return NULL;
@@ -213,7 +213,7 @@ static void families_match_llama_cpp(void **state)
 {
 	char *paths[STAVE_FAMILIES];
 	if (!peer()) {
-		print_message("skipped: no $STAVE_PEER with node-llama-cpp\n");
+		print_message("skipped: no $STAVE_LLAMACPP with node-llama-cpp\n");
 		skip();
 	}
 	for (int f = 0; f < STAVE_FAMILIES; f++)
@@ -370,7 +370,7 @@ static void converted_files_match_llama_cpp(void **state)
 	struct stave_convert_result r = {0};
 	struct stave_convert c = {.file_type = -1};
 	if (!peer()) {
-		print_message("skipped: no $STAVE_PEER with node-llama-cpp\n");
+		print_message("skipped: no $STAVE_LLAMACPP with node-llama-cpp\n");
 		skip();
 	}
 	for (int i = 0; i < 5; i++) {

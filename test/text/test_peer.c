@@ -1,5 +1,5 @@
 /* Ids against llama.cpp's, for every `pre` name and every kind of tokenizer that GGUF has: small models with vocabularies made here,
- * texts of many scripts and of trouble. Needs $STAVE_PEER, a folder with node-llama-cpp, and $STAVE_SHARED for text; skipped without.
+ * texts of many scripts and of trouble. Needs $STAVE_LLAMACPP, a folder with node-llama-cpp, and $STAVE_SHARED for text; skipped without.
  *
  * Where llama.cpp only comes near the model's own pattern (no case of letters outside ASCII, no combining marks, no normal form), the
  * texts keep to what both express. A text of nothing but a space gets no prefix from its Unigram, and gets one from SentencePiece. */
@@ -255,7 +255,7 @@ static json_t *ask_peer(void)
 	write_json(dir, "ask.json", json_pack("{s:o, s:o}", "models", models, "texts", list));
 	snprintf(path, sizeof path, "%s/ask.mjs", dir);
 	snprintf(modules, sizeof modules, "%s/node_modules", dir);
-	snprintf(from, sizeof from, "%s/node_modules", getenv("STAVE_PEER"));
+	snprintf(from, sizeof from, "%s/node_modules", getenv("STAVE_LLAMACPP"));
 	assert_int_equal(stave_file_write(path, script, strlen(script), NULL), 0);
 	assert_int_equal(symlink(from, modules), 0);
 	snprintf(command, sizeof command, "cd %s && node ask.mjs ask.json", dir);
@@ -308,9 +308,9 @@ static int compare(const struct job *j, const json_t *answer, uint64_t *all)
 static void same_ids_as_llama_cpp(void **state)
 {
 	char module[512];
-	snprintf(module, sizeof module, "%s/node_modules/node-llama-cpp", getenv("STAVE_PEER") ? getenv("STAVE_PEER") : "");
-	if (!getenv("STAVE_PEER") || !getenv("STAVE_SHARED") || !stave_is_dir(module)) {
-		fprintf(stderr, "skipped: needs $STAVE_PEER with node-llama-cpp, and $STAVE_SHARED\n");
+	snprintf(module, sizeof module, "%s/node_modules/node-llama-cpp", getenv("STAVE_LLAMACPP") ? getenv("STAVE_LLAMACPP") : "");
+	if (!getenv("STAVE_LLAMACPP") || !getenv("STAVE_SHARED") || !stave_is_dir(module)) {
+		fprintf(stderr, "skipped: needs $STAVE_LLAMACPP with node-llama-cpp, and $STAVE_SHARED\n");
 		skip();
 	}
 	new_dir(dir);
