@@ -34,7 +34,7 @@ static const struct stave_key keys[] = {
 	{"beside", STAVE_KEY_INT, AT(beside), "0", 0, 1e7, NULL, "read a prompt of so many tokens while the sequences decode: gaps between their tokens"},
 	{"reps", STAVE_KEY_INT, AT(reps), "3", 1, 100, NULL, "rounds; the best counts"},
 	{"type", STAVE_KEY_STR, AT(type), "auto", 0, 0, NULL, "of the matrices in memory: as stored, or F32, BF16, Q8_0, Q4_K …"},
-	{"cache", STAVE_KEY_STR, AT(cache), "bf16", 0, 0, NULL, "of cached keys and values: bf16, i8, f32"},
+	{"cache", STAVE_KEY_STR, AT(cache), "auto", 0, 0, NULL, "of cached keys and values: bf16, i8, f32; auto = f32 for a model in F32 or F16, else bf16"},
 	{"peer", STAVE_KEY_STR, AT(peer), NULL, 0, 0, NULL, "folder with peer.mjs and node-llama-cpp: measure llama.cpp in the same run"},
 	{"json", STAVE_KEY_BOOL, AT(json), "no", 0, 0, NULL, "print one JSON document"},
 };

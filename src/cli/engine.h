@@ -17,7 +17,7 @@ struct cli_engine {
 #define CLI_ENGINE_KEYS(at) \
 	{"context", STAVE_KEY_INT, at(context), "0", 0, 1e9, NULL, "positions of a sequence; 0 = the model's, at most 4096"}, \
 	{"type", STAVE_KEY_STR, at(type), "auto", 0, 0, NULL, "of the matrices in memory: Q8_0, Q4_K, BF16, F32 …; auto = as stored"}, \
-	{"cache", STAVE_KEY_STR, at(cache), "bf16", 0, 0, NULL, "type of the cached keys and values: bf16, i8 or f32"}, \
+	{"cache", STAVE_KEY_STR, at(cache), "auto", 0, 0, NULL, "type of the cached keys and values: bf16, i8 or f32; auto = f32 for a model in F32 or F16, else bf16"}, \
 	{"cache_tokens", STAVE_KEY_INT, at(cache_tokens), "0", 0, 1e10, NULL, "positions that all sequences share; 0 = a context for each, or what memory allows"}, \
 	{"adapters", STAVE_KEY_STR, at(adapters), NULL, 0, 0, NULL, "LoRA adapters: name=directory, separated by commas"}, \
 	{"speculate", STAVE_KEY_INT, at(speculate), "0", 0, STAVE_SPECULATE_MAX, NULL, "tokens proposed ahead and verified at once; the answer is the same; 0 = none"}, \

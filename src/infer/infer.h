@@ -76,7 +76,7 @@ struct stave_engine_config {
 	int chunk;              /* prompt tokens of one step at most; 0 = 512 */
 	int queue;              /* sequences that may wait for a slot; 0 = 64 */
 	const char *type;       /* of the matrices in memory, a name of base/qtype.h; NULL or "auto" = as stored */
-	const char *cache;      /* of the cached keys and values: "bf16" (also for NULL), "i8" or "f32" */
+	const char *cache;      /* of the cached keys and values: "bf16", "i8", "f32"; NULL or "auto" = f32 for matrices in F32 or F16, else bf16 */
 	int64_t cache_tokens;   /* positions of the pool that all sequences share; 0 = slots * context, or what memory allows */
 	const struct stave_adapter_path *adapters; /* (n_adapters) */
 	int n_adapters;

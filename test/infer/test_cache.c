@@ -167,7 +167,7 @@ static struct stave_engine *open_engine(int slots, int chunk, int64_t cache_toke
 {
 	struct stave_engine *e;
 	struct stave_err err = {0};
-	struct stave_engine_config c = {.model = dir, .slots = slots, .chunk = chunk, .cache_tokens = cache_tokens};
+	struct stave_engine_config c = {.model = dir, .slots = slots, .cache = "bf16", .chunk = chunk, .cache_tokens = cache_tokens};
 	tiny_must(stave_engine_open(&e, &c, &err), &err);
 	return e;
 }

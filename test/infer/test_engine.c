@@ -261,6 +261,20 @@ static void cancellation(void **state)
 	}
 }
 
+/* Where a bf16 cache would be the largest error, the cache is f32. */
+static void cache_follows_the_weights(void **state)
+{
+	static const char *const types[][3] = {{"auto", NULL, "f32"}, {"auto", "auto", "f32"}, {"BF16", "auto", "bf16"}, {"auto", "i8", "i8"}};
+	for (int i = 0; i < 4; i++) {
+		struct stave_engine *e;
+		struct stave_err err = {0};
+		struct stave_engine_config c = {.model = dir, .slots = 1, .type = types[i][0], .cache = types[i][1]};
+		tiny_must(stave_engine_open(&e, &c, &err), &err);
+		assert_string_equal(stave_engine_info(e)->cache, types[i][2]);
+		stave_engine_close(e);
+	}
+}
+
 static void closing(void **state)
 {
 	static struct answer many[10];
@@ -312,7 +326,7 @@ int main(void)
 	struct stave_engine_config c = {.model = dir, .slots = 4, .chunk = 16, .queue = 32, .cache = "f32"};
 	tiny_must(stave_engine_open(&engine, &c, &err), &err);
 	const struct CMUnitTest tests[] = {cmocka_unit_test(company), cmocka_unit_test(too_large), cmocka_unit_test(seeds), cmocka_unit_test(scoring), cmocka_unit_test(limits), cmocka_unit_test(stops),
-	                                   cmocka_unit_test(cancellation), cmocka_unit_test(closing), cmocka_unit_test(loading)};
+	                                   cmocka_unit_test(cancellation), cmocka_unit_test(closing), cmocka_unit_test(cache_follows_the_weights), cmocka_unit_test(loading)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	stave_engine_close(engine);
 	tiny_remove(dir);

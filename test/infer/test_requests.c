@@ -208,7 +208,7 @@ static void grammars(void **state)
 	tiny_must(stave_grammar_open(&g, STAVE_GRAMMAR_REGEX, pattern, strlen(pattern), v, &e), &e);
 	prompt(ids, 20, 1);
 	struct stave_engine *speculating;
-	struct stave_engine_config c = {.model = dir, .slots = 3, .speculate = 4, .draft = dir};
+	struct stave_engine_config c = {.model = dir, .slots = 3, .cache = "bf16", .speculate = 4, .draft = dir};
 	tiny_must(stave_engine_open(&speculating, &c, &e), &e);
 	for (int round = 0; round < 2; round++) {
 		struct answer *to = round ? a : plain;
@@ -381,7 +381,7 @@ int main(void)
 	make_adapter(lora[0], 0);
 	make_adapter(lora[1], 1);
 	struct stave_adapter_path paths[] = {{"first", lora[0]}, {"second", lora[1]}};
-	struct stave_engine_config c = {.model = dir, .slots = 4, .chunk = 32, .adapters = paths, .n_adapters = 2}, enc = {.model = encoder_dir, .slots = 4};
+	struct stave_engine_config c = {.model = dir, .slots = 4, .cache = "bf16", .chunk = 32, .adapters = paths, .n_adapters = 2}, enc = {.model = encoder_dir, .slots = 4, .cache = "bf16"};
 	tiny_must(stave_engine_open(&engine, &c, &e), &e);
 	tiny_must(stave_engine_open(&encoder, &enc, &e), &e);
 	const struct CMUnitTest tests[] = {cmocka_unit_test(embeddings), cmocka_unit_test(encoders), cmocka_unit_test(adapters), cmocka_unit_test(grammars),
