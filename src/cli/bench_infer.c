@@ -251,8 +251,8 @@ static int measure_ours(const struct options *o, const char *model, struct figur
 {
 	struct room m = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .n = (int)o->sequences};
 	int64_t longest = o->beside > o->prompt ? o->beside : o->prompt, context = longest + 2 * o->generate + 64;
-	if (o->beside) /* those beside go on as long as the prompt is read */
-		context += longest;
+	if (o->beside) /* those beside go on as long as the prompt is read, at less than a quarter of its rate each */
+		context += longest / 4;
 	struct stave_engine_config c = {.model = model, .slots = m.n + (o->beside > 0), .context = context > INT32_MAX ? INT32_MAX : (int)context, .type = o->type, .cache = o->cache};
 	struct stave_engine *e = NULL;
 	int rc = 0;
