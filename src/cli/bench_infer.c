@@ -18,7 +18,7 @@
 #include "base/json.h"
 #include "base/sys.h"
 #include "cli/bench.h"
-#include "cli/cli.h"
+#include "cli/engine.h"
 #include "infer/infer.h"
 
 struct options {
@@ -399,6 +399,16 @@ static int measure(const struct options *o, const char *model, struct figures *f
 	return measure_peer(o, model, f, err);
 }
 
+static int run(void *options, const char *model, struct stave_err *err)
+{
+	const struct options *o = options;
+	struct figures f = {0};
+	int rc = measure(o, model, &f, err);
+	if (!rc)
+		(o->json ? print_json : print_text)(o, model, &f);
+	return rc;
+}
+
 static void help(const struct stave_config *c)
 {
 	fputs("stave bench infer MODEL: how fast a model answers here.\n\n"
@@ -410,20 +420,6 @@ static void help(const struct stave_config *c)
 int bench_infer(int argc, char **argv)
 {
 	struct options o;
-	struct stave_config c;
-	struct stave_err err = {0};
-	struct figures f = {0};
-	const char *positional[1];
-	bool wants_help = false;
-	int n = 0, rc = stave_config_open(&c, keys, sizeof keys / sizeof *keys, &o, &err);
-	if (!rc)
-		rc = stave_config_args(&c, argc, argv, false, positional, 1, &n, &wants_help, &err);
-	if (!rc && wants_help)
-		help(&c);
-	else if (!rc && n != 1)
-		rc = stave_err_set(&err, STAVE_EUSAGE, "which model? 'stave bench infer MODEL'; -h shows more");
-	else if (!rc && !(rc = measure(&o, positional[0], &f, &err)))
-		(o.json ? print_json : print_text)(&o, positional[0], &f);
-	stave_config_close(&c);
-	return rc ? bench_failed(&err) : 0;
+	const struct cli_model_verb v = {keys, sizeof keys / sizeof *keys, &o, help, run, "'stave bench infer MODEL'; -h shows more"};
+	return cli_model_verb(&v, argc, argv);
 }

@@ -4,6 +4,29 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sys.h"
+
+int cli_model_verb(const struct cli_model_verb *v, int argc, char **argv)
+{
+	struct stave_config c;
+	struct stave_err err = {0};
+	const char *positional[1];
+	bool wants_help = false;
+	int n = 0, rc = stave_config_open(&c, v->keys, v->n_keys, v->options, &err);
+	if (!rc)
+		rc = stave_config_args(&c, argc, argv, false, positional, 1, &n, &wants_help, &err);
+	if (!rc && wants_help)
+		v->help(&c);
+	else if (!rc && n != 1)
+		rc = stave_err_set(&err, STAVE_EUSAGE, "which model? %s", v->usage);
+	else if (!rc)
+		rc = v->run(v->options, positional[0], &err);
+	if (rc)
+		stave_log(rc == STAVE_EINTERRUPTED ? STAVE_LOG_WARN : STAVE_LOG_ERROR, "%s", err.msg);
+	stave_config_close(&c);
+	return stave_err_exit(rc);
+}
+
 static int parse_adapters(struct cli_engine *o, struct stave_engine_config *c, struct stave_err *err)
 {
 	char *save = NULL;

@@ -1,4 +1,5 @@
-/* Options of a verb that opens an engine: one table for all of them, as a part of the verb's own. */
+/* Verbs that take one model: how they are called, and the options of the engine they open, one table for all of them as a part of the verb's
+ * own. */
 #ifndef STAVE_CLI_ENGINE_H
 #define STAVE_CLI_ENGINE_H
 
@@ -23,6 +24,17 @@ struct cli_engine {
 	{"speculate", STAVE_KEY_INT, at(speculate), "0", 0, STAVE_SPECULATE_MAX, NULL, "tokens proposed ahead and verified at once; the answer is the same; 0 = none"}, \
 	{"ngram", STAVE_KEY_INT, at(ngram), "0", 0, 64, NULL, "propose what followed the same so many tokens before; 0 = 2 when nothing else proposes"}, \
 	{"draft", STAVE_KEY_STR, at(draft), NULL, 0, 0, NULL, "propose what this small model of the same vocabulary says"}
+
+/* A verb of the form VERB MODEL [options]: parses, helps, runs, says what failed. Returns the exit status. */
+struct cli_model_verb {
+	const struct stave_key *keys; /* (n_keys) of `options` */
+	size_t n_keys;
+	void *options;
+	void (*help)(const struct stave_config *c);
+	int (*run)(void *options, const char *model, struct stave_err *err);
+	const char *usage;            /* said when the model is missing */
+};
+int cli_model_verb(const struct cli_model_verb *v, int argc, char **argv);
 
 /* Into c, whose strings live until cli_engine_free. */
 int cli_engine_config(struct cli_engine *o, struct stave_engine_config *c, struct stave_err *err);

@@ -147,8 +147,9 @@ static int complete(struct stave_engine *e, const struct run_options *o, const s
 
 /* ---- the verb ---- */
 
-static int run(struct run_options *o, const char *model, struct stave_err *err)
+static int run(void *options, const char *model, struct stave_err *err)
 {
+	struct run_options *o = options;
 	struct stave_engine *e;
 	struct stave_buf in = {0};
 	const char *prompt = o->prompt;
@@ -178,21 +179,6 @@ static int run(struct run_options *o, const char *model, struct stave_err *err)
 int stave_cli_run(int argc, char **argv)
 {
 	struct run_options o;
-	struct stave_config c;
-	struct stave_err err = {0};
-	const char *positional[1];
-	bool wants_help = false;
-	int n = 0, rc = stave_config_open(&c, keys, sizeof keys / sizeof *keys, &o, &err);
-	if (!rc)
-		rc = stave_config_args(&c, argc, argv, false, positional, 1, &n, &wants_help, &err);
-	if (!rc && wants_help)
-		help(&c);
-	else if (!rc && n != 1)
-		rc = stave_err_set(&err, STAVE_EUSAGE, "which model? 'stave run MODEL --prompt TEXT'; 'stave run -h' shows more");
-	else if (!rc)
-		rc = run(&o, positional[0], &err);
-	if (rc)
-		stave_log(rc == STAVE_EINTERRUPTED ? STAVE_LOG_WARN : STAVE_LOG_ERROR, "%s", err.msg);
-	stave_config_close(&c);
-	return stave_err_exit(rc);
+	const struct cli_model_verb v = {keys, sizeof keys / sizeof *keys, &o, help, run, "'stave run MODEL --prompt TEXT'; 'stave run -h' shows more"};
+	return cli_model_verb(&v, argc, argv);
 }

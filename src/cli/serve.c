@@ -34,8 +34,9 @@ static void help(const struct stave_config *c)
 	stave_config_help(c, stdout);
 }
 
-static int serve(struct options *o, const char *model, struct stave_err *err)
+static int serve(void *options, const char *model, struct stave_err *err)
 {
+	struct options *o = options;
 	struct stave_server *s;
 	struct stave_serve_config c = {.engine = {.model = model, .slots = (int)o->slots, .chunk = (int)o->chunk, .queue = (int)o->queue},
 	                               .name = o->name, .host = o->host, .port = (int)o->port, .key_file = o->api_key_file};
@@ -51,21 +52,6 @@ static int serve(struct options *o, const char *model, struct stave_err *err)
 int stave_cli_serve(int argc, char **argv)
 {
 	struct options o;
-	struct stave_config c;
-	struct stave_err err = {0};
-	const char *positional[1];
-	bool wants_help = false;
-	int n = 0, rc = stave_config_open(&c, keys, sizeof keys / sizeof *keys, &o, &err);
-	if (!rc)
-		rc = stave_config_args(&c, argc, argv, false, positional, 1, &n, &wants_help, &err);
-	if (!rc && wants_help)
-		help(&c);
-	else if (!rc && n != 1)
-		rc = stave_err_set(&err, STAVE_EUSAGE, "which model? 'stave serve MODEL'; 'stave serve -h' shows more");
-	else if (!rc)
-		rc = serve(&o, positional[0], &err);
-	if (rc)
-		stave_log(STAVE_LOG_ERROR, "%s", err.msg);
-	stave_config_close(&c);
-	return stave_err_exit(rc);
+	const struct cli_model_verb v = {keys, sizeof keys / sizeof *keys, &o, help, serve, "'stave serve MODEL'; 'stave serve -h' shows more"};
+	return cli_model_verb(&v, argc, argv);
 }
