@@ -148,8 +148,10 @@ struct run_speed run_measure(const struct stave_engine *e, const struct stave_ev
 	if (drawn < 1 || v->decode_s <= 0)
 		return s;
 	s.decode_per_s = drawn / v->decode_s;
-	if (v->proposed) /* several tokens of one reading: bytes per second say nothing */
+	if (v->proposed) { /* several tokens of one reading: bytes per second say nothing */
+		s.shortest = "not named: with speculation a step makes several tokens of one reading";
 		return s;
+	}
 	s.bytes_per_s = stave_engine_token_bytes(e, v->prompt_tokens + drawn / 2) * s.decode_per_s;
 	if (stave_machine_load(&machine, NULL, NULL) || machine.read_bytes_s <= 0)
 		return s;
