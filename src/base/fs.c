@@ -152,14 +152,24 @@ static int fsync_parent(const char *path, struct stave_err *err)
 	return stave_fsync_dir(dir, err);
 }
 
+int stave_tmp_open(int *fd, char tmp[STAVE_TMP], const char *path, struct stave_err *err)
+{
+	struct stat st;
+	if (strlen(path) >= STAVE_PATH)
+		return stave_err_set(err, STAVE_EUSAGE, "path too long: %s", path);
+	if (!stat(path, &st) && !S_ISREG(st.st_mode))
+		return stave_err_set(err, STAVE_EUSAGE, "%s is %s; the name of a file is wanted", path, S_ISDIR(st.st_mode) ? "a directory" : "a device or a pipe");
+	snprintf(tmp, STAVE_TMP, "%s.tmp", path);
+	*fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	return *fd < 0 ? stave_err_errno(err, "creating %s", tmp) : 0;
+}
+
 int stave_file_write(const char *path, const void *p, size_t n, struct stave_err *err)
 {
-	char tmp[STAVE_PATH + 8];
-	if ((size_t)snprintf(tmp, sizeof tmp, "%s.tmp", path) >= sizeof tmp)
-		return stave_err_set(err, STAVE_EUSAGE, "path too long: %s", path);
-	int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-	if (fd < 0)
-		return stave_err_errno(err, "creating %s", tmp);
+	char tmp[STAVE_TMP];
+	int fd, open_rc = stave_tmp_open(&fd, tmp, path, err);
+	if (open_rc)
+		return open_rc;
 	int rc = write_all(fd, p, n) || fsync(fd) ? stave_err_errno(err, "writing %s (%zu bytes)", path, n) : 0;
 	if (close(fd) && !rc)
 		rc = stave_err_errno(err, "closing %s", path);

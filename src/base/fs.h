@@ -8,6 +8,8 @@
 
 #include "base/err.h"
 
+#define STAVE_PATH 1024 /* bytes of a path, its end included */
+
 /* A growable byte buffer, for text outside hot loops. Zero-initialise; free with stave_buf_free. Always NUL-terminated
  * after a put. Out of memory aborts with a message: these buffers are bounded by their callers. */
 struct stave_buf {
@@ -31,6 +33,10 @@ void stave_map_close(struct stave_map *m);
 int stave_file_read(struct stave_buf *b, const char *path, size_t max, struct stave_err *err);
 /* Write path.tmp, fsync, rename over path, fsync the directory: path is the old or the new content, never a mix. */
 int stave_file_write(const char *path, const void *p, size_t n, struct stave_err *err);
+/* Begins a file that is whole or absent: opens path.tmp for writing and sets tmp to its name, for a later rename over path. What is at
+ * path must be a regular file or nothing: a rename would take the place of a device or a pipe. */
+#define STAVE_TMP (STAVE_PATH + 8)
+int stave_tmp_open(int *fd, char tmp[STAVE_TMP], const char *path, struct stave_err *err);
 /* mkdir -p. */
 int stave_mkdirs(const char *path, struct stave_err *err);
 /* rm -r of a directory or file; 0 when absent. Does not follow symbolic links. */
@@ -39,7 +45,6 @@ int stave_fsync_dir(const char *path, struct stave_err *err);
 bool stave_exists(const char *path);
 bool stave_is_dir(const char *path);
 /* dir + "/" + name into a static-size buffer; STAVE_EUSAGE when it does not fit. */
-#define STAVE_PATH 1024
 int stave_path(char out[STAVE_PATH], const char *dir, const char *name, struct stave_err *err);
 
 #endif

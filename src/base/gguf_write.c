@@ -29,18 +29,14 @@ int stave_gguf_create(struct stave_gguf_writer **out, const char *path, struct s
 	if (!w)
 		return stave_err_set(err, STAVE_ENOMEM, "no memory to write %s", path);
 	w->alignment = GGUF_ALIGNMENT;
-	int rc = 0;
-	if ((size_t)snprintf(w->path, sizeof w->path, "%s", path) >= sizeof w->path)
-		rc = stave_err_set(err, STAVE_EUSAGE, "path too long: %s", path);
-	snprintf(w->tmp, sizeof w->tmp, "%s.tmp", w->path);
-	w->fd = rc ? -1 : open(w->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-	if (!rc && w->fd < 0)
-		rc = stave_err_errno(err, "creating %s", w->tmp);
-	if (rc)
-		stave_gguf_abort(w);
-	else
-		*out = w;
-	return rc;
+	int rc = stave_tmp_open(&w->fd, w->tmp, path, err);
+	if (rc) {
+		free(w);
+		return rc;
+	}
+	snprintf(w->path, sizeof w->path, "%s", path);
+	*out = w;
+	return 0;
 }
 
 /* ---- keys ---- */

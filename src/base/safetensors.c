@@ -208,14 +208,17 @@ static json_t *header_json(struct stave_st_tensor *t, int n, const char *const *
 int stave_st_create(struct stave_st_writer *w, const char *path, struct stave_st_tensor *t, int n, const char *const *meta_pairs, int n_meta, struct stave_err *err)
 {
 	*w = (struct stave_st_writer){.fd = -1};
-	if ((size_t)snprintf(w->path, sizeof w->path, "%s", path) >= sizeof w->path)
-		return stave_err_set(err, STAVE_EUSAGE, "path too long: %s", path);
-	snprintf(w->tmp, sizeof w->tmp, "%s.tmp", path);
+	int rc = stave_tmp_open(&w->fd, w->tmp, path, err);
+	if (rc)
+		return rc;
+	snprintf(w->path, sizeof w->path, "%s", path);
 	json_t *root = header_json(t, n, meta_pairs, n_meta, &w->expected);
 	char *text = json_dumps(root, JSON_COMPACT);
 	json_decref(root);
-	if (!text)
+	if (!text) {
+		stave_st_abort(w);
 		return stave_err_set(err, STAVE_EFAIL, "%s: a tensor name or metadata is not UTF-8", path);
+	}
 	uint64_t len = strlen(text), padded = (len + 7) / 8 * 8;
 	struct stave_buf head = {0};
 	stave_buf_put(&head, &padded, 8);
@@ -223,8 +226,7 @@ int stave_st_create(struct stave_st_writer *w, const char *path, struct stave_st
 	stave_buf_put(&head, "        ", padded - len);
 	free(text);
 	w->expected += head.len;
-	w->fd = open(w->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-	int rc = w->fd < 0 ? stave_err_errno(err, "creating %s", w->tmp) : stave_st_write(w, head.p, head.len, err);
+	rc = stave_st_write(w, head.p, head.len, err);
 	stave_buf_free(&head);
 	return rc;
 }

@@ -7,11 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/arena.h"
 #include "base/fs.h"
+#include "base/gguf.h"
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/safetensors.h"
@@ -115,6 +118,26 @@ static void write_sample(const char *path)
 	must(stave_st_write(&w, y, sizeof y, &e), &e);
 	must(stave_st_write(&w, y, 2, &e), &e);
 	must(stave_st_commit(&w, &e), &e);
+}
+
+/* A file appears by a rename, which would put it in the place of a device or a pipe. */
+static void what_is_no_file_is_kept(void **state)
+{
+	char pipe[STAVE_PATH];
+	struct stat st;
+	struct stave_err err = {0};
+	struct stave_st_writer w;
+	struct stave_gguf_writer *g;
+	snprintf(pipe, sizeof pipe, "%s/pipe", dir);
+	assert_int_equal(mkfifo(pipe, 0600), 0);
+	assert_int_equal(stave_file_write(pipe, "x", 1, &err), STAVE_EUSAGE);
+	assert_non_null(strstr(err.msg, "a device or a pipe"));
+	assert_int_equal(stave_st_create(&w, pipe, NULL, 0, NULL, 0, &err), STAVE_EUSAGE);
+	assert_int_equal(stave_gguf_create(&g, pipe, &err), STAVE_EUSAGE);
+	assert_int_equal(stave_file_write(dir, "x", 1, &err), STAVE_EUSAGE);
+	assert_int_equal(stat(pipe, &st), 0);
+	assert_true(S_ISFIFO(st.st_mode));
+	assert_int_equal(unlink(pipe), 0);
 }
 
 static void safetensors_round_trip(void **state)
@@ -235,6 +258,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(known_hashes), cmocka_unit_test(arena_plan_is_the_allocation), cmocka_unit_test(write_is_whole_or_absent),
+		cmocka_unit_test(what_is_no_file_is_kept),
 		cmocka_unit_test(safetensors_round_trip), cmocka_unit_test(hostile_safetensors), cmocka_unit_test(json_fields),
 	};
 	return cmocka_run_group_tests(tests, start, end);
