@@ -66,6 +66,20 @@ static void document(void **state)
 	json_decref(j);
 }
 
+static void bench(void **state)
+{
+	static const char *const keys[] = {"open_s", "first_token_s", "prefill_tokens_per_s", "decode_tokens_per_s", "decode_bytes_per_s", "bandwidth_share"};
+	assert_int_equal(stave("", "bench infer", "--prompt 40 --generate 8 --reps 1 --json"), 0);
+	json_t *j = json_loads(out, 0, NULL);
+	assert_non_null(j);
+	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+		if (json_number_value(json_object_get(j, keys[i])) <= 0)
+			fail_msg("%s in %s", keys[i], out);
+	json_decref(j);
+	assert_int_equal(stave("", "bench infer", "--prompt 20 --generate 8 --reps 1 --sequences 3"), 0);
+	assert_non_null(strstr(out, "of all sequences"));
+}
+
 static void refusals(void **state)
 {
 	static const struct {
@@ -157,7 +171,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	dir = tiny_dir();
-	const struct CMUnitTest tests[] = {cmocka_unit_test(text), cmocka_unit_test(document), cmocka_unit_test(refusals),
+	const struct CMUnitTest tests[] = {cmocka_unit_test(text), cmocka_unit_test(document), cmocka_unit_test(bench), cmocka_unit_test(refusals),
 	                                   cmocka_unit_test(corrupt), cmocka_unit_test(chat), cmocka_unit_test(serve)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	tiny_remove(dir);
