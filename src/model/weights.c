@@ -99,7 +99,7 @@ static int load_shards(const struct stave_layout *l, float *p, bool *seen, const
 		json_object_foreach(map, tensor, file) {
 			const char *f = json_string_value(file);
 			char path[STAVE_PATH];
-			if (!f || strchr(f, '/') || !strcmp(f, "..") || !*f)
+			if (!f || strchr(f, '/') || !strcmp(f, "..") || !strcmp(f, ".") || !*f)
 				rc = stave_err_set(err, STAVE_ECORRUPT, "%s: a shard's name must be a plain file name in the same directory", index);
 			else if (!json_object_get(done, f) && !(rc = stave_path(path, dir, f, err))) {
 				json_object_set_new(done, f, json_true());
