@@ -17,7 +17,7 @@
 #include "kernel/quant.h"
 #include "model/lm.h"
 
-#define ALONE_BYTES ((size_t)64 << 10) /* of a matrix in one task, for few rows: long enough to stream */
+#define ALONE_BYTES ((size_t)128 << 10) /* of a matrix in one task, for few rows: long enough to stream */
 #define MANY_ROWS 16                   /* from here on tasks are of a few panels, which the kernel reuses for all rows */
 #define MANY_PANELS 8
 #define SOFTCAP_COLUMNS 4096
@@ -72,7 +72,7 @@ void lm_multiply(struct stave_lm *d, const struct lm_product *p, void *const *op
 		tasks += (stave_panels(&p->part[i].w) + chunk[i] - 1) / chunk[i];
 		end[i] = tasks;
 	}
-	for (int t; (t = team_take(&d->team, 1)) < tasks;) {
+	for (int t; (t = team_next(&d->team, tasks)) < tasks;) {
 		int i = 0;
 		while (t >= end[i])
 			i++;
@@ -110,8 +110,9 @@ void lm_activate_chunk(struct stave_lm *d, const struct lm_product *p, void *con
 static void activate(struct stave_lm *d, const struct lm_product *p, int n, int layer)
 {
 	int panels = stave_panels(&p->part[0].w), chunk = lm_chunk(d, &p->part[0], n, p->parts);
-	for (int p0; (p0 = team_take(&d->team, chunk)) < panels;)
-		lm_activate_chunk(d, p, d->operand, n, p0, least(p0 + chunk, panels), d->act, layer);
+	int tasks = (panels + chunk - 1) / chunk;
+	for (int t; (t = team_next(&d->team, tasks)) < tasks;)
+		lm_activate_chunk(d, p, d->operand, n, t * chunk, least((t + 1) * chunk, panels), d->act, layer);
 	team_meet(&d->team);
 }
 

@@ -146,7 +146,7 @@ static void up(struct stave_lm *d, const struct lm_layer *y)
 {
 	struct lm_moe *m = &d->moe;
 	int tasks = m->up_end[m->n_active - 1];
-	for (int t; (t = team_take(&d->team, 1)) < tasks;) {
+	for (int t; (t = team_next(&d->team, tasks)) < tasks;) {
 		int task, e = expert_of(m, m->up_end, t, &task), n = m->first[e + 1] - m->first[e];
 		const struct lm_product *p = &y->expert_up[e];
 		int chunk = lm_chunk(d, &p->part[0], n, p->parts), panels = stave_panels(&p->part[0].w), p0 = task * chunk;
@@ -162,7 +162,7 @@ static void down(struct stave_lm *d, const struct lm_layer *y)
 {
 	struct lm_moe *m = &d->moe;
 	int tasks = m->down_end[m->n_active - 1];
-	for (int t; (t = team_take(&d->team, 1)) < tasks;) {
+	for (int t; (t = team_next(&d->team, tasks)) < tasks;) {
 		int task, e = expert_of(m, m->down_end, t, &task), n = m->first[e + 1] - m->first[e];
 		const struct lm_product *p = &y->expert_down[e];
 		int chunk = lm_chunk(d, &p->part[0], n, 0), panels = stave_panels(&p->part[0].w), p0 = task * chunk;

@@ -9,6 +9,7 @@
 #include <linux/futex.h>
 #include <omp.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -23,8 +24,31 @@ static void look_again(void)
 
 int team_take(struct team *t, int n) { return atomic_fetch_add_explicit(&t->next, n, memory_order_relaxed); }
 
+static int ranges(void)
+{
+	int n = omp_get_num_threads();
+	return n < TEAM_RANGES ? n : TEAM_RANGES;
+}
+
+int team_next(struct team *t, int tasks)
+{
+	int n = ranges();
+	for (int i = 0; i < n; i++) {
+		int r = (omp_get_thread_num() + i) % n, first = (int)((int64_t)tasks * r / n), end = (int)((int64_t)tasks * (r + 1) / n);
+		_Atomic int *taken = &t->range[r].taken;
+		if (first + atomic_load_explicit(taken, memory_order_relaxed) >= end)
+			continue; /* without a write: other threads look here too */
+		int mine = first + atomic_fetch_add_explicit(taken, 1, memory_order_relaxed);
+		if (mine < end)
+			return mine;
+	}
+	return tasks;
+}
+
 static void release(struct team *t, unsigned generation)
 {
+	for (int i = 0, n = ranges(); i < n; i++)
+		atomic_store_explicit(&t->range[i].taken, 0, memory_order_relaxed);
 	atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
 	atomic_store_explicit(&t->next, 0, memory_order_relaxed);
 	atomic_store(&t->generation, generation + 1);
