@@ -96,7 +96,9 @@ struct stave_engine_info {
 	const char *type, *cache;                /* names: of the matrices in memory (of most of them, if stored in several types), of the cache */
 	int slots, context, chunk, queue;
 	int pages;                               /* of STAVE_PAGE positions */
-	size_t weights_bytes, cache_bytes, workspace_bytes, planned_bytes, taken_bytes; /* a draft model's included */
+	size_t weights_bytes, cache_bytes, workspace_bytes; /* a draft model's included */
+	size_t adapters_bytes;
+	size_t planned_bytes, taken_bytes;       /* of all four */
 	double load_s;
 	const struct stave_tokenizer *tokenizer; /* lives as long as the engine */
 	char model_hash[17];                     /* stave_source_hash: of the model's files */

@@ -1,4 +1,4 @@
-/* Loading: model files become a decoder, cache pages, samplers and buffers in one planned arena. The plan is logged before
+/* Loading: model files become a decoder, adapters, cache pages, samplers and buffers in one planned arena. The plan is logged before
  * memory is taken, and what does not fit is refused with the context that would. Planning and taking are the same calls, once
  * on an arena that only counts. */
 #include <stdio.h>
@@ -72,8 +72,14 @@ struct plan {
 	struct stave_engine_config c;
 	struct stave_lm_config lm, draft;
 	struct stave_lm_memory lm_memory, draft_memory;
-	size_t own, total;
+	size_t adapters, own, total;
 };
+
+static void take_adapters(struct loaded *m, struct stave_arena *a)
+{
+	for (int i = 0; i < m->n_adapters; i++)
+		stave_adapter_take(m->adapters[i].a, a);
+}
 
 /* What the engine itself holds beside the decoders; planned and taken by the same calls. */
 static void take(struct loaded *m, const struct plan *p, struct stave_arena *a)
@@ -105,9 +111,11 @@ static int plan_with(struct loaded *m, struct plan *p, int pages, struct stave_e
 		rc = stave_lm_plan(&p->draft, &p->draft_memory, err);
 	if (rc)
 		return rc;
+	take_adapters(m, &a);
+	p->adapters = a.used;
 	take(m, p, &a);
-	p->own = a.used;
-	p->total = p->lm_memory.total + p->draft_memory.total + p->own;
+	p->own = a.used - p->adapters;
+	p->total = p->lm_memory.total + p->draft_memory.total + a.used;
 	return 0;
 }
 
@@ -128,13 +136,23 @@ static int largest_context(struct loaded *m, struct plan *p, size_t have)
 	return fits;
 }
 
-static int refuse(size_t need, size_t have, const char *option, int64_t fits, struct stave_err *err)
+/* `before` and the size, when there are adapters. */
+static const char *adapters_text(char out[64], const char *before, size_t bytes)
 {
-	char wanted[32], avail[32], could[96] = "without any cache it would still not fit";
+	char size[32];
+	out[0] = 0;
+	if (bytes)
+		snprintf(out, 64, "%s%s", before, stave_bytes_text(size, (double)bytes));
+	return out;
+}
+
+static int refuse(const struct plan *p, size_t need, size_t have, const char *option, int64_t fits, struct stave_err *err)
+{
+	char wanted[32], with[64], avail[32], could[96] = "without any cache it would still not fit";
 	if (fits)
 		snprintf(could, sizeof could, "it would fit with --%s %lld", option, (long long)fits * STAVE_PAGE);
-	return stave_err_set(err, STAVE_ENOFIT, "the model needs %s and the machine has %s available; %s", stave_bytes_text(wanted, (double)need),
-	                     stave_bytes_text(avail, (double)have), could);
+	return stave_err_set(err, STAVE_ENOFIT, "the model%s needs %s and the machine has %s available; %s", adapters_text(with, " with adapters of ", p->adapters),
+	                     stave_bytes_text(wanted, (double)need), stave_bytes_text(avail, (double)have), could);
 }
 
 /* As many pages as were asked for; if nothing was asked, no more than fit. */
@@ -152,9 +170,9 @@ static int choose_pages(struct loaded *m, struct plan *p, struct stave_err *err)
 	size_t one = p->total, each = pages > 1 ? (full - one) / (size_t)(pages - 1) + 1 : 1;
 	size_t fits = have > one ? (have - one) / each + 1 : 0;
 	if (fits < (size_t)m->pages_each)
-		return refuse(full, have, "context", largest_context(m, p, have), err);
+		return refuse(p, full, have, "context", largest_context(m, p, have), err);
 	if (p->c.cache_tokens)
-		return refuse(full, have, "cache-tokens", (int64_t)fits, err);
+		return refuse(p, full, have, "cache-tokens", (int64_t)fits, err);
 	stave_log(STAVE_LOG_WARN, "memory holds a cache of %zu of the %d pages that %d full contexts take", fits, pages, p->c.slots);
 	return plan_with(m, p, (int)fits, err);
 }
@@ -169,10 +187,12 @@ static int plan_memory(struct loaded *m, struct plan *p, struct stave_err *err)
 	info->weights_bytes = p->lm_memory.weights + p->draft_memory.weights;
 	info->cache_bytes = p->lm_memory.cache + p->draft_memory.cache;
 	info->workspace_bytes = p->lm_memory.workspace + p->draft_memory.workspace + p->own;
+	info->adapters_bytes = p->adapters;
 	info->planned_bytes = p->total;
-	char w[32], k[32], s[32], t[32];
-	stave_log(STAVE_LOG_INFO, "memory plan: weights %s (%s), cache %s (%s, %d pages of %d positions), workspace %s: %s",
-	          stave_bytes_text(w, (double)info->weights_bytes), info->type, stave_bytes_text(k, (double)info->cache_bytes), info->cache, info->pages, STAVE_PAGE,
+	char w[32], with[64], k[32], s[32], t[32];
+	stave_log(STAVE_LOG_INFO, "memory plan: weights %s (%s)%s, cache %s (%s, %d pages of %d positions), workspace %s: %s",
+	          stave_bytes_text(w, (double)info->weights_bytes), info->type, adapters_text(with, ", adapters ", info->adapters_bytes),
+	          stave_bytes_text(k, (double)info->cache_bytes), info->cache, info->pages, STAVE_PAGE,
 	          stave_bytes_text(s, (double)info->workspace_bytes), stave_bytes_text(t, (double)info->planned_bytes));
 	return 0;
 }
@@ -320,6 +340,7 @@ int load_model(struct loaded *m, const struct stave_engine_config *config, struc
 		unload_model(m);
 		return rc;
 	}
+	take_adapters(m, &m->arena);
 	take(m, &p, &m->arena);
 	m->info.taken_bytes = m->arena.used;
 	pages_reset(&m->pages);

@@ -1,6 +1,9 @@
 /* Low-rank adapters (LoRA, Hu et al. 2021) from a Hugging Face directory as PEFT writes it: y += alpha / r B (A x), on the
  * matrices it names, for the rows of the sequences that use it. Kept as floats, beside the model: many may be open at once.
  *
+ * Opening reads what the file says and checks it against the model; the matrices stay in the mapping until they are taken from an
+ * arena, by the one function that also plans them. After that the file is closed.
+ *
  * A is applied where a row's operand is made, B to each chunk of a product before anybody reads it; a chunk's outputs
  * are the same however it was cut. What a directory asks for beyond that (DoRA, trained biases or whole modules, adapted
  * embeddings, experts) is refused by name: an answer computed without it would be another model's. */
@@ -15,15 +18,6 @@
 #include "base/sys.h"
 #include "kernel/quant.h"
 #include "model/lm.h"
-
-struct stave_adapter {
-	int L;
-	double alpha;
-	bool rank_stabilised;       /* alpha / sqrt(r): Kalajdzievski 2023 */
-	struct lm_lora *lora;       /* (L, STAVE_ROLES) */
-	float **block;              /* what lora points into */
-	int n_blocks;
-};
 
 /* Modules by the end of their name. A fused one hands the rows of B out to its parts. */
 static const struct module {
@@ -50,6 +44,22 @@ static const struct module {
 	{"attention.output.dense", 1, {STAVE_ROLE_OUT}},
 	{"intermediate.dense", 1, {STAVE_ROLE_UP}},
 	{"output.dense", 1, {STAVE_ROLE_DOWN}},
+};
+
+/* A module's two matrices in the file. */
+struct pair {
+	const struct module *m;
+	int layer;
+	const struct stave_st_tensor *a, *b; /* (r, in), (rows of all parts, r) */
+};
+struct stave_adapter {
+	int L;
+	double alpha;
+	bool rank_stabilised;       /* alpha / sqrt(r): Kalajdzievski 2023 */
+	struct lm_lora *lora;       /* (L, STAVE_ROLES); matrices NULL until they are taken */
+	struct stave_st st;         /* until then */
+	struct pair *pair;          /* (n_pairs) */
+	int n_pairs;
 };
 
 /* ---- reading ---- */
@@ -105,18 +115,6 @@ static const struct module *parse(const char *name, const char *half, int *layer
 	return NULL;
 }
 
-/* A matrix of floats, owned by the adapter. */
-static const float *matrix(struct stave_adapter *a, const struct stave_st_tensor *t)
-{
-	enum stave_qtype type = t->dtype == STAVE_F32 ? STAVE_Q_F32 : t->dtype == STAVE_BF16 ? STAVE_Q_BF16 : STAVE_Q_F16;
-	int64_t n = stave_st_elements(t);
-	float *p = malloc((size_t)n * 4);
-	if (!p)
-		return NULL;
-	stave_dequantize(type, p, t->data, n);
-	return a->block[a->n_blocks++] = p;
-}
-
 static bool two_dims(const struct stave_st_tensor *t)
 {
 	return t->n_dims == 2 && t->shape[0] > 0 && t->shape[1] > 0 && (t->dtype == STAVE_F32 || t->dtype == STAVE_BF16 || t->dtype == STAVE_F16);
@@ -141,14 +139,10 @@ static int add(struct stave_adapter *a, const struct module *m, int layer, const
 	if (ta->shape[0] > LM_RANK_MAX)
 		return stave_err_set(err, STAVE_ECONFIG, "adapter tensor %.80s: rank %lld; at most %d is supported", ta->name, (long long)ta->shape[0], LM_RANK_MAX);
 	int rank = (int)ta->shape[0];
-	const float *pa = matrix(a, ta), *pb = matrix(a, tb);
-	if (!pa || !pb)
-		return stave_err_set(err, STAVE_ENOMEM, "out of memory loading an adapter");
 	double scale = a->alpha / (a->rank_stabilised ? sqrt(rank) : rank);
-	for (int i = 0; i < m->parts; i++) {
-		a->lora[layer * STAVE_ROLES + (int)m->role[i]] = (struct lm_lora){rank, w[0].cols, w[i].rows, (float)scale, pa, pb};
-		pb += (size_t)w[i].rows * (size_t)rank;
-	}
+	for (int i = 0; i < m->parts; i++)
+		a->lora[layer * STAVE_ROLES + (int)m->role[i]] = (struct lm_lora){.rank = rank, .in = w[0].cols, .out = w[i].rows, .scale = (float)scale};
+	a->pair[a->n_pairs++] = (struct pair){m, layer, ta, tb};
 	return 0;
 }
 
@@ -163,42 +157,40 @@ static const struct stave_st_tensor *partner(const struct stave_st *st, const ch
 	return stave_st_find(st, want);
 }
 
-static int read_tensors(struct stave_adapter *a, const struct stave_st *st, const struct stave_source *base, struct stave_err *err)
+static int read_tensors(struct stave_adapter *a, const struct stave_source *base, struct stave_err *err)
 {
-	for (int i = 0; i < st->n; i++) {
-		const struct stave_st_tensor *t = &st->t[i];
+	for (int i = 0; i < a->st.n; i++) {
+		const struct stave_st_tensor *t = &a->st.t[i];
 		const char *half = strstr(t->name, ".lora_A") ? ".lora_A" : ".lora_B";
 		int layer, rc;
 		const struct module *m = parse(t->name, half, &layer);
 		if (!m)
 			return stave_err_set(err, STAVE_ECONFIG, "adapter tensor %.80s is not supported: only LoRA on attention and feed-forward matrices is", t->name);
-		const struct stave_st_tensor *other = partner(st, t->name, half, half[6] == 'A' ? 'B' : 'A');
+		const struct stave_st_tensor *other = partner(&a->st, t->name, half, half[6] == 'A' ? 'B' : 'A');
 		if (!other)
 			return stave_err_set(err, STAVE_ECORRUPT, "adapter tensor %.80s has no partner", t->name);
 		if (half[6] == 'A' && (rc = add(a, m, layer, t, other, base, err)))
 			return rc;
 	}
-	return st->n ? 0 : stave_err_set(err, STAVE_ECORRUPT, "the adapter holds no tensors");
+	return a->st.n ? 0 : stave_err_set(err, STAVE_ECORRUPT, "the adapter holds no tensors");
 }
 
 int stave_adapter_open(struct stave_adapter **out, const char *dir, const struct stave_source *base, struct stave_err *err)
 {
 	char path[STAVE_PATH];
-	struct stave_st st = {0};
 	struct stave_adapter *a = calloc(1, sizeof *a);
 	if (!a)
 		return stave_err_set(err, STAVE_ENOMEM, "out of memory opening an adapter");
 	a->L = stave_source_shape(base)->L;
 	int rc = read_config(a, dir, err);
-	if (rc || (rc = stave_path(path, dir, "adapter_model.safetensors", err)) || (rc = stave_st_open(&st, path, err)))
+	if (rc || (rc = stave_path(path, dir, "adapter_model.safetensors", err)) || (rc = stave_st_open(&a->st, path, err)))
 		goto fail;
 	a->lora = calloc((size_t)a->L * STAVE_ROLES, sizeof *a->lora);
-	a->block = calloc((size_t)st.n + 1, sizeof *a->block);
-	if (!a->lora || !a->block)
+	a->pair = calloc((size_t)a->st.n + 1, sizeof *a->pair);
+	if (!a->lora || !a->pair)
 		rc = stave_err_set(err, STAVE_ENOMEM, "out of memory opening an adapter");
 	else
-		rc = read_tensors(a, &st, base, err);
-	stave_st_close(&st);
+		rc = read_tensors(a, base, err);
 	if (rc)
 		goto fail;
 	*out = a;
@@ -208,13 +200,40 @@ fail:
 	return rc;
 }
 
+/* A matrix of floats in the arena; NULL while planning. */
+static const float *matrix(struct stave_arena *arena, const struct stave_st_tensor *t)
+{
+	enum stave_qtype type = t->dtype == STAVE_F32 ? STAVE_Q_F32 : t->dtype == STAVE_BF16 ? STAVE_Q_BF16 : STAVE_Q_F16;
+	int64_t n = stave_st_elements(t);
+	float *p = stave_arena_take(arena, (size_t)n * sizeof *p);
+	if (p)
+		stave_dequantize(type, p, t->data, n);
+	return p;
+}
+
+void stave_adapter_take(struct stave_adapter *a, struct stave_arena *arena)
+{
+	for (int i = 0; i < a->n_pairs; i++) {
+		const struct pair *p = &a->pair[i];
+		const float *pa = matrix(arena, p->a), *pb = matrix(arena, p->b);
+		for (int k = 0; pb && k < p->m->parts; k++) {
+			struct lm_lora *l = &a->lora[p->layer * STAVE_ROLES + (int)p->m->role[k]];
+			l->a = pa, l->b = pb;
+			pb += (size_t)l->out * (size_t)l->rank;
+		}
+	}
+	if (!arena->base)
+		return;
+	stave_st_close(&a->st);
+	a->n_pairs = 0;
+}
+
 void stave_adapter_close(struct stave_adapter *a)
 {
 	if (!a)
 		return;
-	for (int i = 0; i < a->n_blocks; i++)
-		free(a->block[i]);
-	free(a->block);
+	stave_st_close(&a->st);
+	free(a->pair);
 	free(a->lora);
 	free(a);
 }

@@ -165,9 +165,12 @@ uint64_t stave_source_hash(const struct stave_source *s);   /* fingerprint: name
 /* ---- inference: forward with a paged cache (lm.c …) ---- */
 
 /* LoRA (Hu et al. 2021): a Hugging Face directory with adapter_config.json and adapter_model.safetensors; y += alpha/r B A x on the
- * matrices it names. Belongs to models of one shape; immutable; used per sequence. */
+ * matrices it names. Belongs to models of one shape; used per sequence. Open checks the files and leaves the matrices in them. */
 struct stave_adapter;
 int stave_adapter_open(struct stave_adapter **out, const char *dir, const struct stave_source *base, struct stave_err *err);
+/* Its matrices, as floats: on an arena that only counts, the plan. Once on a real one before it is used, where they stay; the file is
+ * closed then, and the adapter does not change any more. */
+void stave_adapter_take(struct stave_adapter *a, struct stave_arena *arena);
 void stave_adapter_close(struct stave_adapter *a);
 
 struct stave_lm_config {

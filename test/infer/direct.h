@@ -14,7 +14,7 @@ static inline void direct_run(const char *model, const char *adapter, const int3
 	struct stave_lm *lm;
 	struct stave_adapter *a = NULL;
 	struct stave_lm_memory m;
-	struct stave_arena arena;
+	struct stave_arena arena, plan = stave_arena_plan("direct");
 	struct stave_err e = {0};
 	int32_t pages[DIRECT_PAGES];
 	float logits[DIRECT_V];
@@ -24,10 +24,14 @@ static inline void direct_run(const char *model, const char *adapter, const int3
 	                            .rows = s->encoder ? n : 1};
 	assert_true(n + make <= DIRECT_PAGES * STAVE_PAGE && s->V <= DIRECT_V);
 	tiny_must(stave_lm_plan(&c, &m, &e), &e);
-	tiny_must(stave_arena_open(&arena, "direct", m.total, &e), &e);
+	if (adapter) {
+		tiny_must(stave_adapter_open(&a, adapter, source, &e), &e);
+		stave_adapter_take(a, &plan);
+	}
+	tiny_must(stave_arena_open(&arena, "direct", m.total + plan.used, &e), &e);
 	tiny_must(stave_lm_open(&lm, &c, &arena, &e), &e);
 	if (adapter)
-		tiny_must(stave_adapter_open(&a, adapter, source, &e), &e);
+		stave_adapter_take(a, &arena);
 	for (int i = 0; i < DIRECT_PAGES; i++)
 		pages[i] = DIRECT_PAGES - 1 - i;
 	for (int past = 0, step = s->encoder ? n : 1; past < n + make - (make > 0); past += step) {

@@ -159,6 +159,23 @@ static void encoders(void **state)
 
 /* ---- adapters ---- */
 
+/* Two adapters of two layers: q (64, 64) and down (64, 96) at rank 4, in floats. They are part of the plan, and what was planned is taken. */
+static void planned_adapters(void **state)
+{
+	struct stave_engine *plain;
+	struct stave_err e = {0};
+	const struct stave_engine_info *with = stave_engine_info(engine);
+	struct stave_engine_config c = {.model = dir, .slots = 4, .cache = "bf16", .chunk = 32};
+	tiny_must(stave_engine_open(&plain, &c, &e), &e);
+	size_t without = stave_engine_info(plain)->planned_bytes;
+	assert_int_equal(stave_engine_info(plain)->adapters_bytes, 0);
+	stave_engine_close(plain);
+	assert_int_equal(with->adapters_bytes, 2 * 2 * 4 * sizeof(float) * ((C + C) + (C + 96)));
+	assert_int_equal(with->planned_bytes, without + with->adapters_bytes);
+	assert_int_equal(with->taken_bytes, with->planned_bytes);
+	assert_int_equal(with->planned_bytes, with->weights_bytes + with->adapters_bytes + with->cache_bytes + with->workspace_bytes);
+}
+
 static void adapters(void **state)
 {
 	static struct answer a[4], again;
@@ -384,7 +401,7 @@ int main(void)
 	struct stave_engine_config c = {.model = dir, .slots = 4, .cache = "bf16", .chunk = 32, .adapters = paths, .n_adapters = 2}, enc = {.model = encoder_dir, .slots = 4, .cache = "bf16"};
 	tiny_must(stave_engine_open(&engine, &c, &e), &e);
 	tiny_must(stave_engine_open(&encoder, &enc, &e), &e);
-	const struct CMUnitTest tests[] = {cmocka_unit_test(embeddings), cmocka_unit_test(encoders), cmocka_unit_test(adapters), cmocka_unit_test(grammars),
+	const struct CMUnitTest tests[] = {cmocka_unit_test(embeddings), cmocka_unit_test(encoders), cmocka_unit_test(planned_adapters), cmocka_unit_test(adapters), cmocka_unit_test(grammars),
 	                                   cmocka_unit_test(min_tokens), cmocka_unit_test(hostile_numbers), cmocka_unit_test(hostile_ids), cmocka_unit_test(hostile_config)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	stave_engine_close(engine);

@@ -15,6 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static char path[STAVE_PATH];
 	static struct stave_source *base;
+	static struct stave_arena arena;
 	struct stave_err err = {0};
 	if (!base) {
 		struct stave_shape s = any_shape(STAVE_LLAMA);
@@ -22,7 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			abort();
 		snprintf(path, sizeof path, "%s/base.gguf", dir);
 		any_write(path, &s, STAVE_Q_F32);
-		if (stave_source_open(&base, path, &err))
+		if (stave_source_open(&base, path, &err) || stave_arena_open(&arena, "adapter", 16 << 20, &err))
 			abort();
 	}
 	if (size < 2)
@@ -42,7 +43,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fwrite(data + config, 1, size - config, f);
 	fclose(f);
 	struct stave_adapter *a;
-	if (!stave_adapter_open(&a, dir, base, &err))
-		stave_adapter_close(a);
+	if (stave_adapter_open(&a, dir, base, &err))
+		return 0;
+	struct stave_arena plan = stave_arena_plan("adapter");
+	stave_adapter_take(a, &plan);
+	if (plan.used <= arena.size) {
+		stave_adapter_take(a, &arena);
+		if (arena.used != plan.used)
+			abort();
+	}
+	stave_arena_rewind(&arena, 0);
+	stave_adapter_close(a);
 	return 0;
 }

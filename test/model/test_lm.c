@@ -455,6 +455,20 @@ static void merge(float *p, int64_t at, int out, int in, int tensor, double scal
 		}
 }
 
+/* Open, planned, and taken from an arena of just that size. */
+static struct stave_adapter *open_adapter(const char *path, const struct stave_source *base, struct stave_arena *arena)
+{
+	struct stave_adapter *a;
+	struct stave_err e = {0};
+	struct stave_arena plan = stave_arena_plan("adapter");
+	must(stave_adapter_open(&a, path, base, &e), &e);
+	stave_adapter_take(a, &plan);
+	must(stave_arena_open(arena, "adapter", plan.used, &e), &e);
+	stave_adapter_take(a, arena);
+	assert_int_equal(arena->used, plan.used);
+	return a;
+}
+
 static void adapters_equal_merged_weights(void **state)
 {
 	static const char *const modules[] = {"base_model.model.model.layers.%d.self_attn.q_proj.lora_%c.weight", "base_model.model.model.layers.%d.self_attn.v_proj.lora_%c.weight",
@@ -462,10 +476,9 @@ static void adapters_equal_merged_weights(void **state)
 	                                      "base_model.model.model.layers.%d.mlp.up_proj.lora_%c.weight", "base_model.model.model.layers.%d.mlp.down_proj.lora_%c.weight"};
 	static const int dims[][2] = {{64, 64}, {32, 64}, {64, 64}, {96, 64}, {96, 64}, {64, 96}};
 	static float want[T * V], got[T * V], beside[T * V], plain[T * V];
-	struct stave_err e = {0};
 	struct stave_shape s = any_shape(STAVE_LLAMA);
+	struct stave_arena arena;
 	struct trained t;
-	struct stave_adapter *a;
 	struct rig r;
 	open_trained(&t, &s);
 	save(&t, inside("base"));
@@ -479,7 +492,7 @@ static void adapters_equal_merged_weights(void **state)
 			merge(t.p, where[m], dims[m][0], dims[m][1], (i * 6 + m) * 2, scale);
 	}
 	open_rig(&r, inside("base"), STAVE_QTYPE_COUNT, STAVE_CACHE_F32);
-	must(stave_adapter_open(&a, inside("lora"), r.source, &e), &e);
+	struct stave_adapter *a = open_adapter(inside("lora"), r.source, &arena);
 	network_logits(&t, r.ids[0], want);
 	logits_of(&r, T, (int[]){T, 0}, 0, a, NULL, got);
 	double off = relative(got, want, T * V);
@@ -494,6 +507,7 @@ static void adapters_equal_merged_weights(void **state)
 		assert_memory_equal(plain, beside, sizeof plain); /* neighbours' adapters are theirs */
 	}
 	stave_adapter_close(a);
+	stave_arena_close(&arena);
 	close_rig(&r);
 	close_trained(&t);
 }
@@ -504,10 +518,9 @@ static void fused_adapters(void **state)
 	static const char *const modules[] = {"base_model.model.transformer.h.%d.attn.c_attn.lora_%c.weight", "base_model.model.transformer.h.%d.mlp.c_fc.lora_%c.weight"};
 	static const int dims[][2] = {{192, 64}, {96, 64}};
 	static float want[T * V], got[T * V];
-	struct stave_err e = {0};
 	struct stave_shape s = any_shape(STAVE_GPT2);
+	struct stave_arena arena;
 	struct trained t;
-	struct stave_adapter *a;
 	struct rig r;
 	open_trained(&t, &s);
 	save(&t, inside("base2"));
@@ -518,13 +531,14 @@ static void fused_adapters(void **state)
 		merge(t.p, t.l.layer[i].up_w, 96, 64, i * 4 + 2, 3 / sqrt(RANK));
 	}
 	open_rig(&r, inside("base2"), STAVE_QTYPE_COUNT, STAVE_CACHE_F32);
-	must(stave_adapter_open(&a, inside("lora2"), r.source, &e), &e);
+	struct stave_adapter *a = open_adapter(inside("lora2"), r.source, &arena);
 	network_logits(&t, r.ids[0], want);
 	logits_of(&r, T, (int[]){T, 0}, 0, a, NULL, got);
 	double off = relative(got, want, T * V);
 	if (!(off < 1e-5))
 		fail_msg("adapted and merged differ by %g", off);
 	stave_adapter_close(a);
+	stave_arena_close(&arena);
 	close_rig(&r);
 	close_trained(&t);
 }
