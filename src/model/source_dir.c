@@ -1,17 +1,15 @@
-/* A model in a Hugging Face directory: config.json, and model.safetensors or the shards that model.safetensors.index.json names (file
- * names there are hostile: plain names of files in the same directory only). The tensors are those of the files; the
- * index only says which files. */
+/* A model in a Hugging Face directory: config.json, and model.safetensors or its shards (shards.h), whose tensors become one list. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/json.h"
+#include "model/shards.h"
 #include "model/source.h"
 
-#define SHARDS_MAX 4096
-
-static int open_file(struct stave_source *s, const char *path, struct stave_err *err)
+static int open_file(void *source, const char *path, struct stave_err *err)
 {
+	struct stave_source *s = source;
 	void *p = realloc(s->st, ((size_t)s->n_st + 1) * sizeof *s->st);
 	if (!p)
 		return stave_err_set(err, STAVE_ENOMEM, "no memory to open %s", path);
@@ -19,34 +17,6 @@ static int open_file(struct stave_source *s, const char *path, struct stave_err 
 	int rc = stave_st_open(&s->st[s->n_st], path, err);
 	if (!rc)
 		s->n_st++;
-	return rc;
-}
-
-static int open_shards(struct stave_source *s, const char *index, struct stave_err *err)
-{
-	json_t *j = NULL, *done = json_object(), *file;
-	const char *tensor;
-	int rc = stave_json_load(&j, index, (size_t)64 << 20, err);
-	json_t *map = json_object_get(j, "weight_map");
-	if (!rc && !json_is_object(map))
-		rc = stave_err_set(err, STAVE_ECORRUPT, "%s has no weight_map", index);
-	if (!rc)
-		json_object_foreach(map, tensor, file) {
-			const char *f = json_string_value(file);
-			char path[STAVE_PATH];
-			if (!f || strchr(f, '/') || !strcmp(f, "..") || !strcmp(f, ".") || !*f)
-				rc = stave_err_set(err, STAVE_ECORRUPT, "%s: a shard's name must be a plain file name in the same directory", index);
-			else if (json_object_get(done, f))
-				continue;
-			else if (s->n_st == SHARDS_MAX)
-				rc = stave_err_set(err, STAVE_ECORRUPT, "%s names more than %d files", index, SHARDS_MAX);
-			else if (!(rc = stave_path(path, s->path, f, err)) && !(rc = open_file(s, path, err)))
-				json_object_set_new(done, f, json_true());
-			if (rc)
-				break;
-		}
-	json_decref(done);
-	json_decref(j);
 	return rc;
 }
 
@@ -117,13 +87,9 @@ static int read_pooling(struct stave_source *s, struct stave_err *err)
 
 int source_open_dir(struct stave_source *s, struct stave_err *err)
 {
-	char path[STAVE_PATH], index[STAVE_PATH];
 	int rc;
-	if ((rc = shape_from_json(&s->shape, &s->factors, s->path, err)) || (rc = stave_path(path, s->path, "model.safetensors", err)) ||
-	    (rc = stave_path(index, s->path, "model.safetensors.index.json", err)))
-		return rc;
-	rc = !stave_exists(path) && stave_exists(index) ? open_shards(s, index, err) : open_file(s, path, err);
-	if (rc || (rc = list(s, err)) || (rc = read_pooling(s, err)))
+	if ((rc = shape_from_json(&s->shape, &s->factors, s->path, err)) || (rc = shards_each(s->path, open_file, s, err)) || (rc = list(s, err)) ||
+	    (rc = read_pooling(s, err)))
 		return rc;
 	return find_root(s, err);
 }

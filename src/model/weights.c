@@ -1,6 +1,5 @@
-/* Weights in and out of Hugging Face directories, and fresh ones. A directory holds model.safetensors, or shards named by
- * model.safetensors.index.json, whose file names are hostile input. Every tensor the layout names must be there with the
- * right shape; extra tensors are refused too, except those known to be derived (attention masks, rotary tables). */
+/* Weights in and out of Hugging Face directories, and fresh ones. A directory holds model.safetensors or shards (shards.h). Every
+ * tensor the layout names must be there with the right shape; extra tensors are refused too, except those known to be derived (attention masks, rotary tables). */
 #include "model/model.h"
 
 #include <math.h>
@@ -9,9 +8,9 @@
 #include <string.h>
 
 #include "base/hash.h"
-#include "base/json.h"
 #include "base/safetensors.h"
 #include "kernel/dtype.h"
+#include "model/shards.h"
 
 /* ---- loading ---- */
 
@@ -64,8 +63,16 @@ static bool derived(const char *name)
 	       (n > 9 && !strcmp(name + n - 9, ".inv_freq"));
 }
 
-static int load_file(const struct stave_layout *l, float *p, bool *seen, const char *path, struct stave_err *err)
+struct loading {
+	const struct stave_layout *l;
+	float *p;
+	bool *seen; /* (n_params) */
+};
+
+static int load_file(void *ctx, const char *path, struct stave_err *err)
 {
+	const struct loading *to = ctx;
+	const struct stave_layout *l = to->l;
 	struct stave_st st;
 	int rc = stave_st_open(&st, path, err), used = 0, other = 0;
 	if (rc)
@@ -74,8 +81,8 @@ static int load_file(const struct stave_layout *l, float *p, bool *seen, const c
 		const struct stave_st_tensor *t = find(&st, l->params[i].name);
 		if (!t)
 			continue;
-		rc = copy_in(&l->params[i], p + l->params[i].offset, t, path, err);
-		seen[i] = true;
+		rc = copy_in(&l->params[i], to->p + l->params[i].offset, t, path, err);
+		to->seen[i] = true;
 		used++;
 	}
 	for (int i = 0; !rc && i < st.n; i++)
@@ -87,50 +94,17 @@ static int load_file(const struct stave_layout *l, float *p, bool *seen, const c
 	return rc;
 }
 
-static int load_shards(const struct stave_layout *l, float *p, bool *seen, const char *dir, const char *index, struct stave_err *err)
-{
-	json_t *j = NULL, *done = json_object(), *file;
-	const char *tensor;
-	int rc = stave_json_load(&j, index, (size_t)64 << 20, err);
-	json_t *map = json_object_get(j, "weight_map");
-	if (!rc && !json_is_object(map))
-		rc = stave_err_set(err, STAVE_ECORRUPT, "%s has no weight_map", index);
-	if (!rc)
-		json_object_foreach(map, tensor, file) {
-			const char *f = json_string_value(file);
-			char path[STAVE_PATH];
-			if (!f || strchr(f, '/') || !strcmp(f, "..") || !strcmp(f, ".") || !*f)
-				rc = stave_err_set(err, STAVE_ECORRUPT, "%s: a shard's name must be a plain file name in the same directory", index);
-			else if (!json_object_get(done, f) && !(rc = stave_path(path, dir, f, err))) {
-				json_object_set_new(done, f, json_true());
-				rc = load_file(l, p, seen, path, err);
-			}
-			if (rc)
-				break;
-		}
-	json_decref(done);
-	json_decref(j);
-	return rc;
-}
-
 int stave_weights_load(const struct stave_layout *l, float *p, const char *dir, struct stave_err *err)
 {
-	char path[STAVE_PATH], index[STAVE_PATH];
-	int rc;
-	if ((rc = stave_path(path, dir, "model.safetensors", err)) || (rc = stave_path(index, dir, "model.safetensors.index.json", err)))
-		return rc;
-	bool *seen = calloc((size_t)l->n_params, 1);
-	if (!seen)
+	struct loading to = {l, p, calloc((size_t)l->n_params, 1)};
+	if (!to.seen)
 		return stave_err_set(err, STAVE_ENOMEM, "no memory to load %s", dir);
 	memset(p, 0, (size_t)l->n * sizeof *p);
-	if (!stave_exists(path) && stave_exists(index))
-		rc = load_shards(l, p, seen, dir, index, err);
-	else
-		rc = load_file(l, p, seen, path, err);
+	int rc = shards_each(dir, load_file, &to, err);
 	for (int i = 0; !rc && i < l->n_params; i++)
-		if (!seen[i])
+		if (!to.seen[i])
 			rc = stave_err_set(err, STAVE_ECORRUPT, "%s: tensor %s is missing", dir, l->params[i].name);
-	free(seen);
+	free(to.seen);
 	return rc;
 }
 
