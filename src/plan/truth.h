@@ -14,6 +14,7 @@ struct plan_truth {
 	bool has_shape;
 	struct stave_shape shape;            /* gated or not is decided from the number of parameters; T_max = seq */
 	double params;
+	int latent;                          /* values cached per token and layer by latent attention (DeepSeek: 576); 0: keys and values of kv heads */
 	int seq;
 	/* hardware */
 	const char *gpu;                     /* as written */
@@ -21,6 +22,7 @@ struct plan_truth {
 	struct plan_accelerator variant;     /* a copy of it with what the row's own words change (memory bandwidth, power cap …) */
 	int gpus, gpus_per_node;
 	double node_nic_bytes_s;             /* from inter_link's words; 0: not said */
+	int threads;                         /* of a CPU run; 0: not said */
 	/* parallel */
 	int tp, pp, dp, cp, ep, vp;          /* 1 when not said, but 0 when dp is not said */
 	int zero;                            /* -1 not said */
@@ -31,7 +33,7 @@ struct plan_truth {
 	enum plan_precision precision;
 	const char *precision_text, *stack;  /* stack: our guess of the software, from group, source and notes: "megatron", "llm-foundry", "torchtitan", "trtllm", "vllm" … */
 	/* workload of inference */
-	int isl, osl, concurrency;
+	int isl, osl, concurrency;           /* 0: not said */
 	const char *engine, *mode;
 	const json_t *measured, *row;
 };
