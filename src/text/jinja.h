@@ -159,10 +159,15 @@ struct jinja_value jinja_attribute(struct jinja_run *r, struct jinja_value v, co
 struct jinja_value jinja_call(struct jinja_run *r, struct jinja_value f, struct jinja_args *args);
 struct jinja_value jinja_subscript(struct jinja_run *r, struct jinja_value v, struct jinja_value key);
 
-/* Filters, tests, methods and global functions (jinja_filters.c, jinja_methods.c); they fail on unknown names. */
-struct jinja_value jinja_filter(struct jinja_run *r, const struct jinja_string *name, struct jinja_value v, struct jinja_args *args);
-bool jinja_test(struct jinja_run *r, const struct jinja_string *name, struct jinja_value v, struct jinja_args *args);
+/* Operators and tests (jinja_ops.c). */
+struct jinja_value jinja_binary(struct jinja_run *r, enum jinja_op op, struct jinja_value a, struct jinja_value b); /* ADD … CONCAT */
+bool jinja_relation(struct jinja_run *r, enum jinja_op op, struct jinja_value a, struct jinja_value b);             /* EQ … NOT_IN */
+struct jinja_value jinja_sign(struct jinja_run *r, struct jinja_value v, bool minus);
+bool jinja_test(struct jinja_run *r, const struct jinja_string *name, struct jinja_value v, struct jinja_args *args); /* fails on unknown names */
 bool jinja_test_exists(const struct jinja_string *name);
+
+/* Filters, methods and global functions (jinja_filters.c, jinja_methods.c); they fail on unknown names. */
+struct jinja_value jinja_filter(struct jinja_run *r, const struct jinja_string *name, struct jinja_value v, struct jinja_args *args);
 bool jinja_filter_exists(const struct jinja_string *name);
 typedef struct jinja_value jinja_builtin(struct jinja_run *r, struct jinja_value self, struct jinja_args *args);
 struct jinja_function {

@@ -1,6 +1,5 @@
 /* The interpreter: walks the tree, appends to the output. Names live in frames: one for the template, one per iteration of a
  * loop, one per call of a macro; `set` writes the innermost, look-ups go outwards. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -220,124 +219,6 @@ static struct jinja_value slice(struct jinja_run *r, struct jinja_frame *f, cons
 	return jinja_join(&r->m, s, (size_t)out.list->n);
 }
 
-/* ---- operators ---- */
-
-static struct jinja_value whole(struct jinja_run *r, enum jinja_op op, int64_t a, int64_t b)
-{
-	int64_t v = 0;
-	bool over = false;
-	if ((op == OP_FLOORDIV || op == OP_MOD) && !b)
-		jinja_fail(&r->m, "division by zero");
-	if (op == OP_ADD)
-		over = __builtin_add_overflow(a, b, &v);
-	else if (op == OP_SUB)
-		over = __builtin_sub_overflow(a, b, &v);
-	else if (op == OP_MUL)
-		over = __builtin_mul_overflow(a, b, &v);
-	else if (b == -1) { /* INT64_MIN / -1 traps */
-		over = op == OP_FLOORDIV && __builtin_sub_overflow((int64_t)0, a, &v);
-	} else if (op == OP_FLOORDIV)
-		v = a / b - (a % b && (a < 0) != (b < 0));
-	else
-		v = a % b + (a % b && (a < 0) != (b < 0) ? b : 0);
-	if (over)
-		jinja_fail(&r->m, "an integer overflows");
-	return jinja_int(v);
-}
-
-static struct jinja_value power(struct jinja_run *r, struct jinja_value a, struct jinja_value b)
-{
-	if (a.kind == J_FLOAT || b.kind == J_FLOAT || jinja_number(b) < 0)
-		return jinja_float(pow(jinja_number(a), jinja_number(b)));
-	struct jinja_value v = jinja_int(1);
-	int64_t n = b.kind == J_INT ? b.i : b.b;
-	if (n > 64 && !(a.kind == J_INT && (a.i == 0 || a.i == 1 || a.i == -1)))
-		jinja_fail(&r->m, "an integer overflows");
-	for (n = n > 64 ? 64 + (n & 1) : n; n > 0; n--)
-		v = whole(r, OP_MUL, v.i, a.kind == J_INT ? a.i : a.b);
-	return v;
-}
-
-static struct jinja_value arithmetic(struct jinja_run *r, enum jinja_op op, struct jinja_value a, struct jinja_value b)
-{
-	double x = jinja_number(a), y = jinja_number(b);
-	if (op == OP_POW)
-		return power(r, a, b);
-	if (op != OP_DIV && a.kind != J_FLOAT && b.kind != J_FLOAT)
-		return whole(r, op, a.kind == J_INT ? a.i : a.b, b.kind == J_INT ? b.i : b.b);
-	if ((op == OP_DIV || op == OP_FLOORDIV || op == OP_MOD) && y == 0)
-		jinja_fail(&r->m, "division by zero");
-	double m = op == OP_MOD ? fmod(x, y) : 0;
-	return jinja_float(op == OP_ADD ? x + y : op == OP_SUB ? x - y : op == OP_MUL ? x * y : op == OP_DIV ? x / y : op == OP_FLOORDIV ? floor(x / y) :
-	                   m != 0 && (m < 0) != (y < 0) ? m + y : m);
-}
-
-static struct jinja_value repeat(struct jinja_run *r, struct jinja_value v, int64_t times)
-{
-	if (times > 100000)
-		jinja_fail(&r->m, "a repetition of %lld", (long long)times);
-	struct jinja_value list = jinja_new_list(&r->m);
-	for (int64_t i = 0; i < times; i++) {
-		jinja_step(&r->m, 1);
-		for (int k = 0; v.kind == J_LIST && k < v.list->n; k++)
-			jinja_append(&r->m, list.list, v.list->v[k]);
-	}
-	if (v.kind == J_LIST)
-		return list;
-	size_t n = times > 0 ? (size_t)times : 0;
-	const struct jinja_string **s = jinja_take(&r->m, (n + 1) * sizeof *s);
-	for (size_t i = 0; i < n; i++)
-		s[i] = v.s;
-	return jinja_join(&r->m, s, n);
-}
-
-static struct jinja_value binary(struct jinja_run *r, enum jinja_op op, struct jinja_value a, struct jinja_value b)
-{
-	if (op == OP_CONCAT) {
-		a = jinja_to_string(&r->m, a);
-		b = jinja_to_string(&r->m, b);
-		return jinja_join(&r->m, (const struct jinja_string *const[]){a.s, b.s}, 2);
-	}
-	if (jinja_is_number(a) && jinja_is_number(b))
-		return arithmetic(r, op, a, b);
-	if (op == OP_ADD && a.kind == J_STRING && b.kind == J_STRING)
-		return jinja_join(&r->m, (const struct jinja_string *const[]){a.s, b.s}, 2);
-	if (op == OP_ADD && a.kind == J_LIST && b.kind == J_LIST) {
-		struct jinja_value l = jinja_new_list(&r->m);
-		for (int i = 0; i < a.list->n; i++)
-			jinja_append(&r->m, l.list, a.list->v[i]);
-		for (int i = 0; i < b.list->n; i++)
-			jinja_append(&r->m, l.list, b.list->v[i]);
-		jinja_step(&r->m, (size_t)l.list->n);
-		return l;
-	}
-	if (op == OP_MUL && (a.kind == J_STRING || a.kind == J_LIST) && b.kind == J_INT)
-		return repeat(r, a, b.i);
-	if (a.kind == J_UNDEFINED || b.kind == J_UNDEFINED) {
-		struct jinja_value u = a.kind == J_UNDEFINED ? a : b;
-		jinja_fail(&r->m, "'%.60s' is undefined", u.s ? u.s->p : "a value");
-	}
-	jinja_fail(&r->m, "no such operation on %s and %s", jinja_kind_name(a), jinja_kind_name(b));
-}
-
-static bool compare(struct jinja_run *r, enum jinja_op op, struct jinja_value a, struct jinja_value b)
-{
-	switch (op) {
-	case OP_EQ:
-		return jinja_equal(&r->m, a, b);
-	case OP_NE:
-		return !jinja_equal(&r->m, a, b);
-	case OP_IN:
-		return jinja_contains(&r->m, b, a);
-	case OP_NOT_IN:
-		return !jinja_contains(&r->m, b, a);
-	default:
-		break;
-	}
-	int c = jinja_compare(&r->m, a, b);
-	return op == OP_LT ? c < 0 : op == OP_LE ? c <= 0 : op == OP_GT ? c > 0 : c >= 0;
-}
-
 /* ---- calls ---- */
 
 static void arguments(struct jinja_run *r, struct jinja_frame *f, const struct jinja_node *first, struct jinja_args *a)
@@ -450,15 +331,6 @@ static struct jinja_value elements(struct jinja_run *r, struct jinja_frame *f, c
 	return v;
 }
 
-static struct jinja_value negative(struct jinja_run *r, struct jinja_value v, bool minus)
-{
-	if (!jinja_is_number(v))
-		jinja_fail(&r->m, "%s has no sign", jinja_kind_name(v));
-	if (v.kind == J_FLOAT)
-		return jinja_float(minus ? -v.f : v.f);
-	return minus ? whole(r, OP_SUB, 0, v.kind == J_INT ? v.i : v.b) : jinja_int(v.kind == J_INT ? v.i : v.b);
-}
-
 static struct jinja_value eval_inside(struct jinja_run *r, struct jinja_frame *f, const struct jinja_node *n)
 {
 	struct jinja_value a;
@@ -494,7 +366,7 @@ static struct jinja_value eval_inside(struct jinja_run *r, struct jinja_frame *f
 		return jinja_bool(!jinja_true(eval(r, f, n->a)));
 	case N_NEG:
 	case N_POS:
-		return negative(r, eval(r, f, n->a), n->kind == N_NEG);
+		return jinja_sign(r, eval(r, f, n->a), n->kind == N_NEG);
 	case N_AND:
 		a = eval(r, f, n->a);
 		return jinja_true(a) ? eval(r, f, n->b) : a;
@@ -507,10 +379,10 @@ static struct jinja_value eval_inside(struct jinja_run *r, struct jinja_frame *f
 		return n->c ? eval(r, f, n->c) : jinja_undefined();
 	case N_BINARY:
 		a = eval(r, f, n->a);
-		return binary(r, n->op, a, eval(r, f, n->b));
+		return jinja_binary(r, n->op, a, eval(r, f, n->b));
 	case N_COMPARE:
 		a = eval(r, f, n->a);
-		return jinja_bool(compare(r, n->op, a, eval(r, f, n->b)));
+		return jinja_bool(jinja_relation(r, n->op, a, eval(r, f, n->b)));
 	default:
 		jinja_fail(&r->m, "a named argument stands alone");
 	}

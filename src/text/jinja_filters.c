@@ -1,10 +1,7 @@
-/* Filters and tests of the subset: one table each. A filter gets the value, then its arguments by place or name. */
-#include <ctype.h>
+/* Filters of the subset: one table. A filter gets the value, then its arguments by place or name. */
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 #include "text/jinja.h"
 
@@ -466,89 +463,4 @@ struct jinja_value jinja_filter(struct jinja_run *r, const struct jinja_string *
 		jinja_fail(&r->m, "the filter '%.40s' is not supported", name->p);
 	jinja_step(&r->m, 1);
 	return f(r, v, a);
-}
-
-/* ---- tests ---- */
-
-static bool cased(const struct jinja_string *s, bool upper)
-{
-	bool any = false;
-	for (size_t i = 0; i < s->n;) {
-		utf8proc_int32_t c;
-		utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)s->p + i, (utf8proc_ssize_t)(s->n - i), &c);
-		if (n > 0 && (upper ? utf8proc_tolower(c) != c : utf8proc_toupper(c) != c))
-			any = true;
-		else if (n > 0 && (upper ? utf8proc_toupper(c) != c : utf8proc_tolower(c) != c))
-			return false;
-		i += n > 0 ? (size_t)n : 1;
-	}
-	return any;
-}
-
-typedef bool test_fn(struct jinja_run *r, struct jinja_value v, struct jinja_value x);
-#define TEST(name, expression) static bool is_##name(struct jinja_run *r, struct jinja_value v, struct jinja_value x) { return expression; }
-TEST(boolean, v.kind == J_BOOL)
-TEST(callable, v.kind == J_FUNCTION || v.kind == J_MACRO)
-TEST(defined, v.kind != J_UNDEFINED)
-TEST(undefined, v.kind == J_UNDEFINED)
-TEST(none, v.kind == J_NONE)
-TEST(true, v.kind == J_BOOL && v.b)
-TEST(false, v.kind == J_BOOL && !v.b)
-TEST(eq, jinja_equal(&r->m, v, x))
-TEST(ne, !jinja_equal(&r->m, v, x))
-TEST(lt, jinja_compare(&r->m, v, x) < 0)
-TEST(le, jinja_compare(&r->m, v, x) <= 0)
-TEST(gt, jinja_compare(&r->m, v, x) > 0)
-TEST(ge, jinja_compare(&r->m, v, x) >= 0)
-TEST(in, jinja_contains(&r->m, x, v))
-TEST(even, jinja_int_of(r, v, "even") % 2 == 0)
-TEST(odd, jinja_int_of(r, v, "odd") % 2 != 0)
-TEST(float, v.kind == J_FLOAT)
-TEST(integer, v.kind == J_INT)
-TEST(number, jinja_is_number(v))
-TEST(iterable, v.kind == J_LIST || v.kind == J_DICT || v.kind == J_STRING || v.kind == J_UNDEFINED)
-TEST(sequence, v.kind == J_LIST || v.kind == J_DICT || v.kind == J_STRING || v.kind == J_UNDEFINED)
-TEST(mapping, v.kind == J_DICT)
-TEST(string, v.kind == J_STRING)
-TEST(lower, cased(string_of(r, v), false))
-TEST(upper, cased(string_of(r, v), true))
-TEST(sameas, v.kind == x.kind && (v.kind == J_LIST || v.kind == J_DICT || v.kind == J_STRING ? v.list == x.list : jinja_equal(&r->m, v, x)))
-
-static bool is_divisibleby(struct jinja_run *r, struct jinja_value v, struct jinja_value x)
-{
-	int64_t by = jinja_int_of(r, x, "divisibleby");
-	if (!by)
-		jinja_fail(&r->m, "division by zero");
-	return by == -1 || jinja_int_of(r, v, "divisibleby") % by == 0;
-}
-
-static const struct {
-	const char *name;
-	test_fn *call;
-} tests[] = {
-	{"boolean", is_boolean}, {"callable", is_callable}, {"defined", is_defined}, {"divisibleby", is_divisibleby}, {"eq", is_eq}, {"equalto", is_eq},
-	{"even", is_even}, {"false", is_false}, {"float", is_float}, {"ge", is_ge}, {"gt", is_gt}, {"greaterthan", is_gt}, {"in", is_in},
-	{"integer", is_integer}, {"iterable", is_iterable}, {"le", is_le}, {"lessthan", is_lt}, {"lower", is_lower}, {"lt", is_lt}, {"mapping", is_mapping},
-	{"ne", is_ne}, {"none", is_none}, {"number", is_number}, {"odd", is_odd}, {"sameas", is_sameas}, {"sequence", is_sequence},
-	{"string", is_string}, {"true", is_true}, {"undefined", is_undefined}, {"upper", is_upper},
-	{"==", is_eq}, {"!=", is_ne}, {"<", is_lt}, {"<=", is_le}, {">", is_gt}, {">=", is_ge},
-};
-
-static test_fn *find_test(const struct jinja_string *name)
-{
-	for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
-		if (jinja_is(name, tests[i].name))
-			return tests[i].call;
-	return NULL;
-}
-
-bool jinja_test_exists(const struct jinja_string *name) { return find_test(name); }
-
-bool jinja_test(struct jinja_run *r, const struct jinja_string *name, struct jinja_value v, struct jinja_args *a)
-{
-	test_fn *f = find_test(name);
-	if (!f)
-		jinja_fail(&r->m, "the test '%.40s' is not supported", name->p);
-	jinja_step(&r->m, 1);
-	return f(r, v, a->n ? a->v[0] : jinja_undefined());
 }

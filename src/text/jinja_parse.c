@@ -1,24 +1,9 @@
-/* The parser: source text to tree, by recursive descent after Jinja's own grammar (the documentation of Jinja 3, section
+/* The parser: tokens (jinja_lex.c) and the text between tags to a tree, by recursive descent after Jinja's own grammar (the documentation of Jinja 3, section
  * "Expressions"). trim_blocks and lstrip_blocks are on, as Hugging Face renders chat templates. Nesting is bounded by JINJA_DEPTH_MAX. */
 #include <ctype.h>
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "text/jinja.h"
-
-enum token_kind { T_END, T_NAME, T_STRING, T_INT, T_FLOAT, T_OP };
-struct parser {
-	struct jinja_memory *m;
-	const char *source, *p, *end; /* the whole; what is left */
-	/* the current token inside a tag */
-	enum token_kind kind;
-	struct jinja_value value; /* STRING, INT, FLOAT; NAME and OP as a string */
-	const char *close;      /* "%}" or "}}" of the open tag */
-	bool trim_newline;      /* after the tag just closed */
-	bool strip_left;        /* it closed with -: the next text loses leading white space */
-	const struct jinja_string *stop; /* the end tag's name that ended a body */
-};
+#include "text/jinja_lex.h"
 
 static struct jinja_node *expression(struct parser *p);
 static struct jinja_node *body(struct parser *p, const char *const *stops);
@@ -35,164 +20,6 @@ static void enter(struct parser *p)
 {
 	if (++p->m->depth > JINJA_DEPTH_MAX)
 		jinja_fail(p->m, "nested deeper than %d", JINJA_DEPTH_MAX);
-}
-
-/* ---- tokens inside a tag ---- */
-
-static void skip_space(struct parser *p)
-{
-	while (p->p < p->end && isspace((unsigned char)*p->p))
-		p->m->line += *p->p++ == '\n';
-}
-
-static void string_token(struct parser *p, char quote)
-{
-	const char *from = ++p->p;
-	size_t n = 0;
-	while (p->p < p->end && *p->p != quote)
-		p->p += *p->p == '\\' && p->p + 1 < p->end ? 2 : 1;
-	if (p->p >= p->end)
-		jinja_fail(p->m, "a string is not closed");
-	char *to = jinja_take(p->m, (size_t)(p->p - from) + 1);
-	for (const char *s = from; s < p->p; s++) {
-		static const char escapes[] = "n\nt\tr\rb\bf\fv\va\a\\\\'\'\"\"";
-		p->m->line += *s == '\n';
-		if (*s != '\\') {
-			to[n++] = *s;
-			continue;
-		}
-		const char *e = escapes;
-		for (s++; *e && *e != *s;)
-			e += 2;
-		unsigned code = 0;
-		int digits = *s == 'u' ? 4 : *s == 'x' ? 2 : 0, i = 0;
-		for (; i < digits && s + 1 + i < p->p && isxdigit((unsigned char)s[1 + i]); i++)
-			code = code * 16 + (unsigned)(isdigit((unsigned char)s[1 + i]) ? s[1 + i] - '0' : (s[1 + i] | 32) - 'a' + 10);
-		if (*e) {
-			to[n++] = e[1];
-		} else if (digits && i == digits) { /* 6 source bytes become at most 3 */
-			if (code < 0x80) {
-				to[n++] = (char)code;
-			} else if (code < 0x800) {
-				to[n++] = (char)(0xc0 | code >> 6);
-				to[n++] = (char)(0x80 | (code & 63));
-			} else {
-				to[n++] = (char)(0xe0 | code >> 12);
-				to[n++] = (char)(0x80 | (code >> 6 & 63));
-				to[n++] = (char)(0x80 | (code & 63));
-			}
-			s += digits;
-		} else if (*s != '\n') { /* unknown: both characters stay, as in Python */
-			to[n++] = '\\';
-			to[n++] = *s;
-		}
-	}
-	p->p++;
-	p->kind = T_STRING;
-	p->value = jinja_bytes(p->m, to, n, true);
-}
-
-static void number_token(struct parser *p)
-{
-	char text[64];
-	size_t n = 0;
-	bool real = false;
-	for (; p->p < p->end && n < sizeof text - 1; p->p++) {
-		char c = *p->p;
-		if (c == '_')
-			continue;
-		bool exponent = (c == 'e' || c == 'E') && p->p + 1 < p->end && (isdigit((unsigned char)p->p[1]) || p->p[1] == '-' || p->p[1] == '+');
-		if (c == '.' && !real && p->p + 1 < p->end && isdigit((unsigned char)p->p[1]))
-			real = true;
-		else if (exponent) {
-			real = true;
-			text[n++] = *p->p++;
-			c = *p->p;
-		} else if (!isdigit((unsigned char)c))
-			break;
-		if (n < sizeof text - 1)
-			text[n++] = c;
-	}
-	text[n] = 0;
-	errno = 0;
-	if (real) {
-		p->kind = T_FLOAT;
-		p->value = jinja_float(strtod(text, NULL));
-	} else {
-		p->kind = T_INT;
-		p->value = jinja_int(strtoll(text, NULL, 10));
-	}
-	if (errno || n >= sizeof text - 1)
-		jinja_fail(p->m, "the number %.20s is out of range", text);
-}
-
-/* Reads the next token; T_END at the tag's end, which is consumed with its white space control. */
-static void next(struct parser *p)
-{
-	skip_space(p);
-	jinja_step(p->m, 1);
-	if (p->p >= p->end)
-		jinja_fail(p->m, "a tag is not closed");
-	const char *s = p->p;
-	size_t left = (size_t)(p->end - s);
-	bool minus = *s == '-' && left >= 3 && !memcmp(s + 1, p->close, 2), plus = *s == '+' && left >= 3 && !memcmp(s + 1, p->close, 2);
-	if (minus || plus || (left >= 2 && !memcmp(s, p->close, 2))) {
-		p->p += minus || plus ? 3 : 2;
-		p->strip_left = minus;
-		p->trim_newline = !plus && p->close[0] == '%';
-		p->kind = T_END;
-		return;
-	}
-	if (isalpha((unsigned char)*s) || *s == '_') {
-		while (p->p < p->end && (isalnum((unsigned char)*p->p) || *p->p == '_'))
-			p->p++;
-		p->kind = T_NAME;
-		p->value = jinja_bytes(p->m, s, (size_t)(p->p - s), true);
-	} else if (isdigit((unsigned char)*s)) {
-		number_token(p);
-	} else if (*s == '"' || *s == '\'') {
-		string_token(p, *s);
-	} else {
-		static const char *const two[] = {"==", "!=", "<=", ">=", "//", "**"};
-		size_t n = 1;
-		for (size_t i = 0; i < sizeof two / sizeof *two; i++)
-			if (left >= 2 && !memcmp(s, two[i], 2))
-				n = 2;
-		if (!strchr("+-*/%~()[]{},:.|=<>!", *s))
-			jinja_fail(p->m, "unexpected character '%c'", isprint((unsigned char)*s) ? *s : '?');
-		p->p += n;
-		p->kind = T_OP;
-		p->value = jinja_bytes(p->m, s, n, true);
-	}
-}
-
-static bool at(const struct parser *p, enum token_kind kind, const char *s) { return p->kind == kind && jinja_is(p->value.s, s); }
-static bool at_op(const struct parser *p, const char *s) { return at(p, T_OP, s); }
-static bool at_name(const struct parser *p, const char *s) { return at(p, T_NAME, s); }
-static bool accept(struct parser *p, enum token_kind kind, const char *s)
-{
-	if (!at(p, kind, s))
-		return false;
-	next(p);
-	return true;
-}
-static void expect(struct parser *p, const char *op)
-{
-	if (!accept(p, T_OP, op))
-		jinja_fail(p->m, "expected '%s'", op);
-}
-static const struct jinja_string *expect_name(struct parser *p)
-{
-	if (p->kind != T_NAME)
-		jinja_fail(p->m, "expected a name");
-	const struct jinja_string *s = p->value.s;
-	next(p);
-	return s;
-}
-static void expect_end(struct parser *p)
-{
-	if (p->kind != T_END)
-		jinja_fail(p->m, "unexpected words at the end of a tag");
 }
 
 /* ---- expressions ---- */
@@ -217,10 +44,10 @@ static struct jinja_node *binary(struct parser *p, enum jinja_node_kind kind, en
 static struct jinja_node *arguments(struct parser *p)
 {
 	struct jinja_node *first = NULL, **end = &first;
-	while (!at_op(p, ")")) {
+	while (!lex_at_op(p, ")")) {
 		struct jinja_node *a = expression(p);
-		if (a->kind == N_NAME && at_op(p, "=")) {
-			next(p);
+		if (a->kind == N_NAME && lex_at_op(p, "=")) {
+			lex_next(p);
 			struct jinja_node *k = node(p, N_KEYWORD);
 			k->s = a->s;
 			k->a = expression(p);
@@ -228,50 +55,50 @@ static struct jinja_node *arguments(struct parser *p)
 		}
 		*end = a;
 		end = &a->next;
-		if (!accept(p, T_OP, ","))
+		if (!lex_accept(p, T_OP, ","))
 			break;
 	}
-	expect(p, ")");
+	lex_expect(p, ")");
 	return first;
 }
 
 static struct jinja_node *elements(struct parser *p, enum jinja_node_kind kind, const char *close)
 {
 	struct jinja_node *n = node(p, kind), **end = &n->a;
-	while (!at_op(p, close)) {
+	while (!lex_at_op(p, close)) {
 		*end = expression(p);
 		if (kind == N_DICT) {
-			expect(p, ":");
+			lex_expect(p, ":");
 			(*end)->next = expression(p);
 			end = &(*end)->next;
 		}
 		end = &(*end)->next;
-		if (!accept(p, T_OP, ","))
+		if (!lex_accept(p, T_OP, ","))
 			break;
 	}
-	expect(p, close);
+	lex_expect(p, close);
 	return n;
 }
 
 static struct jinja_node *parenthesis(struct parser *p)
 {
-	if (accept(p, T_OP, ")")) {
+	if (lex_accept(p, T_OP, ")")) {
 		struct jinja_node *n = node(p, N_LIST);
 		n->tuple = true;
 		return n;
 	}
 	struct jinja_node *a = expression(p);
-	if (at_op(p, ",")) { /* a tuple */
+	if (lex_at_op(p, ",")) { /* a tuple */
 		struct jinja_node *n = node(p, N_LIST), **end = &a->next;
 		n->a = a;
 		n->tuple = true;
-		while (accept(p, T_OP, ",") && !at_op(p, ")")) {
+		while (lex_accept(p, T_OP, ",") && !lex_at_op(p, ")")) {
 			*end = expression(p);
 			end = &(*end)->next;
 		}
 		a = n;
 	}
-	expect(p, ")");
+	lex_expect(p, ")");
 	return a;
 }
 
@@ -280,24 +107,24 @@ static struct jinja_node *primary(struct parser *p)
 	struct jinja_node *n;
 	if (p->kind == T_STRING) { /* neighbours are one string, as in Python */
 		struct jinja_value v = p->value;
-		for (next(p); p->kind == T_STRING; next(p))
+		for (lex_next(p); p->kind == T_STRING; lex_next(p))
 			v = jinja_join(p->m, (const struct jinja_string *const[]){v.s, p->value.s}, 2);
 		return constant(p, v);
 	}
 	if (p->kind == T_INT || p->kind == T_FLOAT) {
 		n = constant(p, p->value);
-		next(p);
+		lex_next(p);
 		return n;
 	}
-	if (accept(p, T_OP, "("))
+	if (lex_accept(p, T_OP, "("))
 		return parenthesis(p);
-	if (accept(p, T_OP, "["))
+	if (lex_accept(p, T_OP, "["))
 		return elements(p, N_LIST, "]");
-	if (accept(p, T_OP, "{"))
+	if (lex_accept(p, T_OP, "{"))
 		return elements(p, N_DICT, "}");
 	if (p->kind != T_NAME)
 		jinja_fail(p->m, "expected an expression");
-	const struct jinja_string *s = expect_name(p);
+	const struct jinja_string *s = lex_expect_name(p);
 	if (jinja_is(s, "true") || jinja_is(s, "True"))
 		return constant(p, jinja_bool(true));
 	if (jinja_is(s, "false") || jinja_is(s, "False"))
@@ -313,8 +140,8 @@ static struct jinja_node *subscript(struct parser *p, struct jinja_node *a)
 {
 	struct jinja_node *part[3] = {0};
 	int colons = 0;
-	while (!at_op(p, "]")) {
-		if (accept(p, T_OP, ":")) {
+	while (!lex_at_op(p, "]")) {
+		if (lex_accept(p, T_OP, ":")) {
 			if (++colons > 2)
 				jinja_fail(p->m, "a slice has at most two colons");
 		} else {
@@ -323,7 +150,7 @@ static struct jinja_node *subscript(struct parser *p, struct jinja_node *a)
 			part[colons] = expression(p);
 		}
 	}
-	next(p);
+	lex_next(p);
 	if (!colons && !part[0])
 		jinja_fail(p->m, "an empty subscript");
 	struct jinja_node *n = node(p, colons ? N_SLICE : N_ITEM);
@@ -339,19 +166,19 @@ static struct jinja_node *postfix(struct parser *p, struct jinja_node *a)
 	for (;;) {
 		struct jinja_node *n;
 		jinja_step(p->m, 1);
-		if (accept(p, T_OP, ".")) {
+		if (lex_accept(p, T_OP, ".")) {
 			n = node(p, N_ATTR);
 			if (p->kind == T_INT) { /* x.0 */
 				n->kind = N_ITEM;
 				n->b = constant(p, p->value);
-				next(p);
+				lex_next(p);
 			} else {
-				n->s = expect_name(p);
+				n->s = lex_expect_name(p);
 			}
 			n->a = a;
-		} else if (accept(p, T_OP, "[")) {
+		} else if (lex_accept(p, T_OP, "[")) {
 			n = subscript(p, a);
-		} else if (accept(p, T_OP, "(")) {
+		} else if (lex_accept(p, T_OP, "(")) {
 			n = node(p, N_CALL);
 			n->a = a;
 			n->b = arguments(p);
@@ -366,10 +193,10 @@ static struct jinja_node *filter(struct parser *p, struct jinja_node *a)
 {
 	struct jinja_node *n = node(p, N_FILTER);
 	n->a = a;
-	n->s = expect_name(p);
+	n->s = lex_expect_name(p);
 	if (!jinja_filter_exists(n->s))
 		jinja_fail(p->m, "the filter '%.40s' is not supported", n->s->p);
-	if (accept(p, T_OP, "("))
+	if (lex_accept(p, T_OP, "("))
 		n->b = arguments(p);
 	return n;
 }
@@ -378,14 +205,14 @@ static struct jinja_node *test(struct parser *p, struct jinja_node *a)
 {
 	struct jinja_node *n = node(p, N_TEST);
 	n->a = a;
-	n->negated = accept(p, T_NAME, "not");
-	n->s = expect_name(p);
+	n->negated = lex_accept(p, T_NAME, "not");
+	n->s = lex_expect_name(p);
 	if (!jinja_test_exists(n->s))
 		jinja_fail(p->m, "the test '%.40s' is not supported", n->s->p);
-	bool word = p->kind == T_NAME && !at_name(p, "else") && !at_name(p, "or") && !at_name(p, "and") && !at_name(p, "if") && !at_name(p, "is");
-	if (accept(p, T_OP, "("))
+	bool word = p->kind == T_NAME && !lex_at_name(p, "else") && !lex_at_name(p, "or") && !lex_at_name(p, "and") && !lex_at_name(p, "if") && !lex_at_name(p, "is");
+	if (lex_accept(p, T_OP, "("))
 		n->b = arguments(p);
-	else if (word || p->kind == T_STRING || p->kind == T_INT || p->kind == T_FLOAT || at_op(p, "[") || at_op(p, "{"))
+	else if (word || p->kind == T_STRING || p->kind == T_INT || p->kind == T_FLOAT || lex_at_op(p, "[") || lex_at_op(p, "{"))
 		n->b = postfix(p, primary(p));
 	return n;
 }
@@ -394,20 +221,20 @@ static struct jinja_node *unary(struct parser *p, bool with_filter)
 {
 	struct jinja_node *n;
 	enter(p);
-	if (at_op(p, "-") || at_op(p, "+")) {
-		n = node(p, at_op(p, "-") ? N_NEG : N_POS);
-		next(p);
+	if (lex_at_op(p, "-") || lex_at_op(p, "+")) {
+		n = node(p, lex_at_op(p, "-") ? N_NEG : N_POS);
+		lex_next(p);
 		n->a = unary(p, false);
 	} else {
 		n = primary(p);
 	}
 	n = postfix(p, n);
 	while (with_filter) {
-		if (accept(p, T_OP, "|"))
+		if (lex_accept(p, T_OP, "|"))
 			n = filter(p, n);
-		else if (accept(p, T_NAME, "is"))
+		else if (lex_accept(p, T_NAME, "is"))
 			n = test(p, n);
-		else if (accept(p, T_OP, "(")) {
+		else if (lex_accept(p, T_OP, "(")) {
 			struct jinja_node *call = node(p, N_CALL);
 			call->a = n;
 			call->b = arguments(p);
@@ -437,7 +264,7 @@ static struct jinja_node *arithmetic(struct parser *p, size_t level)
 		return unary(p, true);
 	struct jinja_node *a = arithmetic(p, level + 1);
 	for (const struct level *l = levels[level]; l->text;) {
-		if (accept(p, T_OP, l->text)) {
+		if (lex_accept(p, T_OP, l->text)) {
 			a = binary(p, N_BINARY, l->op, a, arithmetic(p, level + 1));
 			l = levels[level];
 		} else {
@@ -455,13 +282,13 @@ static struct jinja_node *comparison(struct parser *p)
 	for (;;) {
 		int op = -1;
 		for (size_t i = 0; op < 0 && i < sizeof ops / sizeof *ops; i++)
-			if (accept(p, T_OP, ops[i].text))
+			if (lex_accept(p, T_OP, ops[i].text))
 				op = (int)ops[i].op;
-		if (op < 0 && accept(p, T_NAME, "in"))
+		if (op < 0 && lex_accept(p, T_NAME, "in"))
 			op = OP_IN;
-		if (op < 0 && at_name(p, "not")) {
-			next(p);
-			if (!accept(p, T_NAME, "in"))
+		if (op < 0 && lex_at_name(p, "not")) {
+			lex_next(p);
+			if (!lex_accept(p, T_NAME, "in"))
 				jinja_fail(p->m, "expected 'in' after 'not'");
 			op = OP_NOT_IN;
 		}
@@ -475,11 +302,11 @@ static struct jinja_node *comparison(struct parser *p)
 
 static struct jinja_node *negation(struct parser *p)
 {
-	if (!at_name(p, "not"))
+	if (!lex_at_name(p, "not"))
 		return comparison(p);
 	enter(p);
 	struct jinja_node *n = node(p, N_NOT);
-	next(p);
+	lex_next(p);
 	n->a = negation(p);
 	p->m->depth--;
 	return n;
@@ -488,7 +315,7 @@ static struct jinja_node *negation(struct parser *p)
 static struct jinja_node *logic(struct parser *p, bool or)
 {
 	struct jinja_node *a = or ? logic(p, false) : negation(p);
-	while (accept(p, T_NAME, or ? "or" : "and"))
+	while (lex_accept(p, T_NAME, or ? "or" : "and"))
 		a = binary(p, or ? N_OR : N_AND, 0, a, or ? logic(p, false) : negation(p));
 	return a;
 }
@@ -497,12 +324,12 @@ static struct jinja_node *expression(struct parser *p)
 {
 	enter(p);
 	struct jinja_node *a = logic(p, true);
-	while (at_name(p, "if")) {
+	while (lex_at_name(p, "if")) {
 		struct jinja_node *n = node(p, N_COND);
-		next(p);
+		lex_next(p);
 		n->b = a;
 		n->a = logic(p, true);
-		if (accept(p, T_NAME, "else"))
+		if (lex_accept(p, T_NAME, "else"))
 			n->c = expression(p);
 		a = n;
 	}
@@ -514,12 +341,12 @@ static struct jinja_node *expression(struct parser *p)
 static struct jinja_node *expressions(struct parser *p)
 {
 	struct jinja_node *a = expression(p);
-	if (!at_op(p, ","))
+	if (!lex_at_op(p, ","))
 		return a;
 	struct jinja_node *n = node(p, N_LIST), **end = &a->next;
 	n->a = a;
 	n->tuple = true;
-	while (accept(p, T_OP, ",") && p->kind != T_END) {
+	while (lex_accept(p, T_OP, ",") && p->kind != T_END) {
 		*end = expression(p);
 		end = &(*end)->next;
 	}
@@ -534,18 +361,18 @@ static struct jinja_node *parse_if(struct parser *p)
 	struct jinja_node *n = node(p, N_IF);
 	enter(p);
 	n->a = expression(p);
-	expect_end(p);
+	lex_expect_end(p);
 	n->b = body(p, stops);
 	if (jinja_is(p->stop, "elif")) {
-		next(p);
+		lex_next(p);
 		n->c = parse_if(p);
 	} else if (jinja_is(p->stop, "else")) {
-		next(p);
-		expect_end(p);
+		lex_next(p);
+		lex_expect_end(p);
 		n->c = body(p, stops + 2);
-		next(p);
+		lex_next(p);
 	} else {
-		next(p);
+		lex_next(p);
 	}
 	p->m->depth--;
 	return n;
@@ -554,17 +381,17 @@ static struct jinja_node *parse_if(struct parser *p)
 /* Names to assign: one, several with commas, or in parentheses. */
 static struct jinja_node *targets(struct parser *p)
 {
-	bool parens = accept(p, T_OP, "(");
+	bool parens = lex_accept(p, T_OP, "(");
 	struct jinja_node *first = NULL, **end = &first;
 	do {
 		if (first && p->kind != T_NAME)
 			break;
 		*end = node(p, N_NAME);
-		(*end)->s = expect_name(p);
+		(*end)->s = lex_expect_name(p);
 		end = &(*end)->next;
-	} while (accept(p, T_OP, ","));
+	} while (lex_accept(p, T_OP, ","));
 	if (parens)
-		expect(p, ")");
+		lex_expect(p, ")");
 	return first;
 }
 
@@ -573,31 +400,31 @@ static struct jinja_node *parse_for(struct parser *p)
 	static const char *const stops[] = {"else", "endfor", NULL};
 	struct jinja_node *n = node(p, N_FOR);
 	n->a = targets(p);
-	if (!accept(p, T_NAME, "in"))
+	if (!lex_accept(p, T_NAME, "in"))
 		jinja_fail(p->m, "expected 'in'");
 	/* no inline if here: it is the filter */
 	n->b = logic(p, true);
-	if (at_op(p, ",")) {
+	if (lex_at_op(p, ",")) {
 		struct jinja_node *tuple = node(p, N_LIST), **end = &n->b->next;
 		tuple->a = n->b;
-		while (accept(p, T_OP, ",")) {
+		while (lex_accept(p, T_OP, ",")) {
 			*end = logic(p, true);
 			end = &(*end)->next;
 		}
 		n->b = tuple;
 	}
 	struct jinja_node *bodies = node(p, N_BODY); /* a: loop, b: else, c: condition */
-	if (accept(p, T_NAME, "if"))
+	if (lex_accept(p, T_NAME, "if"))
 		bodies->c = expression(p);
-	n->recursive = accept(p, T_NAME, "recursive");
-	expect_end(p);
+	n->recursive = lex_accept(p, T_NAME, "recursive");
+	lex_expect_end(p);
 	bodies->a = body(p, stops);
 	bool otherwise = jinja_is(p->stop, "else");
-	next(p);
+	lex_next(p);
 	if (otherwise) {
-		expect_end(p);
+		lex_expect_end(p);
 		bodies->b = body(p, stops + 1);
-		next(p);
+		lex_next(p);
 	}
 	n->c = bodies;
 	return n;
@@ -608,22 +435,22 @@ static struct jinja_node *parse_set(struct parser *p)
 	static const char *const stops[] = {"endset", NULL};
 	struct jinja_node *n = node(p, N_SET);
 	n->a = targets(p);
-	if (accept(p, T_OP, ".")) { /* ns.name */
-		n->s = expect_name(p);
+	if (lex_accept(p, T_OP, ".")) { /* ns.name */
+		n->s = lex_expect_name(p);
 	}
-	if (accept(p, T_OP, "=")) {
+	if (lex_accept(p, T_OP, "=")) {
 		n->b = expressions(p);
 		return n;
 	}
 	n->kind = N_BLOCK_SET;
 	struct jinja_node *filters = node(p, N_CONST); /* stands for the text */
 	n->c = filters;
-	while (accept(p, T_OP, "|"))
+	while (lex_accept(p, T_OP, "|"))
 		n->c = filter(p, n->c);
 	n->d = filters;
-	expect_end(p);
+	lex_expect_end(p);
 	n->b = body(p, stops);
-	next(p);
+	lex_next(p);
 	return n;
 }
 
@@ -631,18 +458,18 @@ static struct jinja_node *parse_set(struct parser *p)
 static struct jinja_node *parameters(struct parser *p)
 {
 	struct jinja_node *first = NULL, **end = &first;
-	if (!accept(p, T_OP, "("))
+	if (!lex_accept(p, T_OP, "("))
 		return NULL;
-	while (!at_op(p, ")")) {
+	while (!lex_at_op(p, ")")) {
 		*end = node(p, N_KEYWORD);
-		(*end)->s = expect_name(p);
-		if (accept(p, T_OP, "="))
+		(*end)->s = lex_expect_name(p);
+		if (lex_accept(p, T_OP, "="))
 			(*end)->a = expression(p);
 		end = &(*end)->next;
-		if (!accept(p, T_OP, ","))
+		if (!lex_accept(p, T_OP, ","))
 			break;
 	}
-	expect(p, ")");
+	lex_expect(p, ")");
 	return first;
 }
 
@@ -651,17 +478,17 @@ static struct jinja_node *parse_macro(struct parser *p, bool call)
 	static const char *const macro_stops[] = {"endmacro", NULL}, *const call_stops[] = {"endcall", NULL};
 	struct jinja_node *n = node(p, call ? N_CALL_BLOCK : N_MACRO);
 	if (!call)
-		n->s = expect_name(p);
+		n->s = lex_expect_name(p);
 	n->a = parameters(p);
 	if (call)
 		n->c = expression(p);
 	if (call && n->c->kind != N_CALL)
 		jinja_fail(p->m, "a call block needs a call");
-	expect_end(p);
+	lex_expect_end(p);
 	n->b = body(p, call ? call_stops : macro_stops);
-	next(p);
+	lex_next(p);
 	if (p->kind == T_NAME) /* {% endmacro name %} */
-		next(p);
+		lex_next(p);
 	return n;
 }
 
@@ -671,11 +498,11 @@ static struct jinja_node *parse_filter_block(struct parser *p)
 	struct jinja_node *n = node(p, N_FILTER_BLOCK);
 	n->d = node(p, N_CONST);
 	n->c = filter(p, n->d);
-	while (accept(p, T_OP, "|"))
+	while (lex_accept(p, T_OP, "|"))
 		n->c = filter(p, n->c);
-	expect_end(p);
+	lex_expect_end(p);
 	n->b = body(p, stops);
-	next(p);
+	lex_next(p);
 	return n;
 }
 
@@ -683,7 +510,7 @@ static struct jinja_node *statement(struct parser *p, const struct jinja_string 
 {
 	static const char *const generation_stops[] = {"endgeneration", NULL};
 	struct jinja_node *n;
-	next(p);
+	lex_next(p);
 	if (jinja_is(name, "if"))
 		return parse_if(p);
 	if (jinja_is(name, "for"))
@@ -699,10 +526,10 @@ static struct jinja_node *statement(struct parser *p, const struct jinja_string 
 	if (jinja_is(name, "break") || jinja_is(name, "continue"))
 		return node(p, jinja_is(name, "break") ? N_BREAK : N_CONTINUE);
 	if (jinja_is(name, "generation")) {
-		expect_end(p);
+		lex_expect_end(p);
 		n = node(p, N_BODY);
 		n->a = body(p, generation_stops);
-		next(p);
+		lex_next(p);
 		return n;
 	}
 	jinja_fail(p->m, "the statement '%.40s' is not supported", name->p);
@@ -770,11 +597,11 @@ static struct jinja_node *body(struct parser *p, const char *const *stops)
 			continue;
 		}
 		p->close = s[1] == '{' ? "}}" : "%}";
-		next(p);
+		lex_next(p);
 		if (s[1] == '{') {
 			*end = node(p, N_PRINT);
 			(*end)->a = expressions(p);
-			expect_end(p);
+			lex_expect_end(p);
 			end = &(*end)->next;
 			continue;
 		}
@@ -789,7 +616,7 @@ static struct jinja_node *body(struct parser *p, const char *const *stops)
 			break;
 		}
 		*end = statement(p, name);
-		expect_end(p);
+		lex_expect_end(p);
 		end = &(*end)->next;
 	}
 	p->m->depth--;
