@@ -34,12 +34,14 @@ struct stave_yaml *stave_yaml_get(struct stave_yaml *map, const char *key);
 __attribute__((format(printf, 3, 4))) int stave_yaml_error(const struct stave_yaml *at, struct stave_err *err, const char *fmt, ...);
 /* A map whose keys are all among `keys`; else an error that names the nearest one. */
 int stave_yaml_keys(const struct stave_yaml *map, const char *const *keys, size_t n, struct stave_err *err);
+/* First node below `root`, in the order written, that no stave_yaml_get, quantity, bool or choice asked for; NULL: all were. */
+struct stave_yaml *stave_yaml_unused(struct stave_yaml *root);
 
 /* What a quantity measures; each has one unit inside the program. Written without a unit a number is an error for all but NUMBER and
  * COUNT; a wrong unit is an error that says which are right. */
 enum stave_dimension {
 	STAVE_NUMBER,    /* plain real */
-	STAVE_COUNT,     /* whole number; suffixes k M G T P (powers of 1000) */
+	STAVE_COUNT,     /* whole number up to 2^53; suffixes k M G T P (powers of 1000) */
 	STAVE_SHARE,     /* "80 %" or 0.8 */
 	STAVE_BYTES,     /* B kB MB GB TB PB, KiB MiB GiB TiB PiB */
 	STAVE_BYTE_RATE, /* GB/s …, also Gb/s (bits) */
@@ -53,12 +55,15 @@ enum stave_dimension {
 	STAVE_MONEY_PER_SECOND,  /* "2.5 USD/h" */
 	STAVE_KG_PER_JOULE,      /* "350 g/kWh" */
 	STAVE_LITRE_PER_JOULE,   /* "1.8 L/kWh" */
+	STAVE_KILOGRAMS, /* g kg t */
 	STAVE_DATE,      /* 2027-06-30, as days since 1970-01-01 */
 	STAVE_DIMENSIONS
 };
 /* Value of a scalar node in the unit of its dimension (B, B/s, flop/s, s, W, J, 1/s, money of `currency` …), finite and within
  * [min, max]. currency: out, 3 letters, for the money dimensions; else NULL. */
 int stave_yaml_quantity(struct stave_yaml *node, enum stave_dimension d, double min, double max, double *out, char currency[4], struct stave_err *err);
+/* The same number for a reader: "3.35 TB/s", "20 w", "2.5 USD/h", in the largest unit that leaves 1 or more. Returns buf. */
+const char *stave_quantity_text(char *buf, size_t size, enum stave_dimension d, double value, const char *currency);
 int stave_yaml_bool(struct stave_yaml *node, bool *out, struct stave_err *err);
 /* Index among words. */
 int stave_yaml_choice(struct stave_yaml *node, const char *const *words, size_t n, int *out, struct stave_err *err);
