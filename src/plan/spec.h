@@ -71,7 +71,7 @@ struct plan_limits {
 	double energy_j, carbon_kg, power_w;
 };
 /* For `stave plan simulate`. */
-struct plan_fleet {
+struct plan_fleet_spec {
 	double horizon_s, replications, weekend, shape;
 };
 struct plan_spec {
@@ -83,7 +83,7 @@ struct plan_spec {
 	struct plan_rule rule[PLAN_RULES_MAX];
 	int works, sites, rules;
 	struct plan_limits limits;
-	struct plan_fleet fleet;
+	struct plan_fleet_spec fleet;
 	struct stave_yaml *tree;         /* for errors about lines */
 };
 /* Reads and checks; `shape_of` finds the shape of a model directory. STAVE_ECONFIG with file:line. Free with plan_spec_free. */

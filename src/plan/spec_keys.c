@@ -177,10 +177,10 @@ static const struct plan_key build_keys[] = {
 MAP(build, "build", "a step on the way to a running site");
 
 static const struct plan_key fleet_keys[] = {
-	Q(plan_fleet, "horizon", horizon_s, STAVE_SECONDS, 90 * 86400, 3600, 1e9, "time simulated (90 d)"),
-	Q(plan_fleet, "replications", replications, STAVE_COUNT, 1, 1, 10000, "runs with other random numbers"),
-	Q(plan_fleet, "weekend", weekend, STAVE_SHARE, 1, 0, 10, "serving load on Saturdays and Sundays"),
-	Q(plan_fleet, "shape", shape, STAVE_NUMBER, 1, 0.2, 10, "Weibull shape of failures; 1: exponential"),
+	Q(plan_fleet_spec, "horizon", horizon_s, STAVE_SECONDS, 90 * 86400, 3600, 1e9, "time simulated (90 d)"),
+	Q(plan_fleet_spec, "replications", replications, STAVE_COUNT, 1, 1, 10000, "runs with other random numbers"),
+	Q(plan_fleet_spec, "weekend", weekend, STAVE_SHARE, 1, 0, 10, "serving load on Saturdays and Sundays"),
+	Q(plan_fleet_spec, "shape", shape, STAVE_NUMBER, 1, 0.2, 10, "Weibull shape of failures; 1: exponential"),
 };
 MAP(fleet, "simulate", "the fleet over time");
 
