@@ -167,27 +167,29 @@ static void check_model(const char *path, const struct parity_run *r, struct div
 }
 
 /* Random models, n of them, and what llama.cpp says of them. */
+enum { ASKED_MAX = 24 };
+_Static_assert((int)ASKED_MAX >= (int)STAVE_QTYPE_COUNT, "one model of each type");
 struct asked {
-	char path[STAVE_QTYPE_COUNT][STAVE_PATH];
-	struct parity_run run[STAVE_QTYPE_COUNT];
+	char path[ASKED_MAX][STAVE_PATH];
+	struct parity_run run[ASKED_MAX];
 	int n;
 };
 
-static void add_model(struct asked *a, enum stave_family f, enum stave_qtype t)
+static void add_model(struct asked *a, enum stave_family f, enum stave_qtype t, uint64_t seed)
 {
 	struct stave_err e = {0};
 	struct stave_shape s = parity_shape(f);
 	struct parity_run *r = &a->run[a->n];
 	char *path = a->path[a->n++];
-	snprintf(path, STAVE_PATH, "%s/%s-%s.gguf", dir, shape_model_types[f], stave_qtype_info(t).name);
-	must(random_gguf(path, &s, NULL, t, 1, &e), &e);
+	snprintf(path, STAVE_PATH, "%s/%s-%s-%d.gguf", dir, shape_model_types[f], stave_qtype_info(t).name, (int)seed);
+	must(random_gguf(path, &s, NULL, t, seed, &e), &e);
 	*r = (struct parity_run){.prompt = PARITY_PROMPT, .steps = PARITY_STEPS};
 	parity_prompt(r->ids);
 }
 
 static void ask_all(struct asked *a)
 {
-	const char *paths[STAVE_QTYPE_COUNT];
+	const char *paths[ASKED_MAX];
 	for (int i = 0; i < a->n; i++)
 		paths[i] = a->path[i];
 	parity_ask(dir, paths, a->n, true, a->run);
@@ -209,8 +211,8 @@ static void no_further(const char *what, double ours, double theirs, double most
 		fail_msg("%s: KL divergence from the plain reference is %.3e, llama.cpp's is %.3e", what, ours, theirs);
 }
 
-/* Where both round activations in groups of 32 to 8 bits, divergences are equal but for chance, a tenth for one model: the sum over
- * these types is compared. A bf16 cache adds 4e-4 of its own to these models, whatever the weights. */
+/* Of one model of each type. Where both round activations in groups of 32 to 8 bits, divergences are equal but for chance, a tenth for one model:
+ * the sum over these types is compared. A bf16 cache adds 4e-4 of its own to these models, whatever the weights. */
 static void check_divergences(const struct divergence d[STAVE_QTYPE_COUNT])
 {
 	struct divergence small = {0};
@@ -219,18 +221,14 @@ static void check_divergences(const struct divergence d[STAVE_QTYPE_COUNT])
 		if (t == STAVE_Q_F32 || t == STAVE_Q_F16) {
 			no_further(name, d[t].ours[STAVE_CACHE_F32], d[t].theirs, 0.01);
 			no_further("  its bf16 cache, beside BF16 weights", d[t].ours[STAVE_CACHE_BF16], d[STAVE_Q_BF16].theirs, 1.05);
-		} else if (t == STAVE_Q_BF16) {
-			no_further(name, d[t].ours[STAVE_CACHE_F32], d[t].theirs, 1.2);
 		} else if (stave_qtype_info((enum stave_qtype)t).per == 256) {
 			no_further(name, d[t].ours[STAVE_CACHE_BF16], d[t].theirs, 1);
 			no_further("  its int8 cache", d[t].ours[STAVE_CACHE_I8], d[t].theirs, 1);
-		} else {
+		} else if (t != STAVE_Q_BF16) {
 			small.theirs += d[t].theirs;
-			for (int c = 0; c < 3; c++)
-				small.ours[c] += d[t].ours[c];
+			small.ours[STAVE_CACHE_BF16] += d[t].ours[STAVE_CACHE_BF16];
 		}
 	}
-	no_further("types of 32, cache f32", small.ours[STAVE_CACHE_F32], small.theirs, 1.05);
 	no_further("types of 32, cache bf16", small.ours[STAVE_CACHE_BF16], small.theirs, 1.1);
 }
 
@@ -240,12 +238,43 @@ static void every_type_agrees(void **state)
 	struct divergence d[STAVE_QTYPE_COUNT];
 	need_peer();
 	for (int t = 0; t < STAVE_QTYPE_COUNT; t++)
-		add_model(&a, STAVE_LLAMA, (enum stave_qtype)t);
+		add_model(&a, STAVE_LLAMA, (enum stave_qtype)t, 1);
 	ask_all(&a);
 	for (int t = 0; t < STAVE_QTYPE_COUNT; t++)
 		check_model(a.path[t], &a.run[t], &d[t]);
 	check_divergences(d);
 	forget(&a);
+}
+
+/* Models that it takes until chance is less than the 5 % allowed below: it was measured as 7 to 11 % of one model's figure and 1.4 to 2.2 % of the
+ * sum over 24. With weights in F32, in F16 and in K types llama.cpp is nearly twice as far from the truth, or more: two models show that. */
+static int models_for(enum stave_qtype t) { return t == STAVE_Q_BF16 || stave_qtype_info(t).per == 32 ? ASKED_MAX : 2; }
+
+/* With a cache in f32 what is left are the products: no type is further from the truth than with llama.cpp, whose cache is in F16. */
+static void no_type_is_further(void **state)
+{
+	static struct asked a;
+	need_peer();
+	for (int t = 0; t < STAVE_QTYPE_COUNT; t++) {
+		double ours = 0, theirs = 0;
+		for (int i = 0; i < models_for((enum stave_qtype)t); i++)
+			add_model(&a, STAVE_LLAMA, (enum stave_qtype)t, (uint64_t)i + 1);
+		ask_all(&a);
+		for (int i = 0; i < a.n; i++) {
+			struct stave_err e = {0};
+			struct stave_source *s;
+			must(stave_source_open(&s, a.path[i], &e), &e);
+			double *want = parity_plain(s, &a.run[i]);
+			float *y = parity_logits(s, STAVE_CACHE_F32, &a.run[i]);
+			ours += divergence_of(want, y, &a.run[i], false) / a.n;
+			theirs += divergence_of(want, a.run[i].theirs, &a.run[i], false) / a.n;
+			free(y);
+			free(want);
+			stave_source_close(s);
+		}
+		no_further(stave_qtype_info((enum stave_qtype)t).name, ours, theirs, 1.05);
+		forget(&a);
+	}
 }
 
 /* All types in turn: which family a matrix is of is nothing to its type. Divergences of one model are equal but for chance. mistral is
@@ -264,7 +293,7 @@ static void every_family_agrees(void **state)
 	static struct asked a;
 	need_peer();
 	for (size_t i = 0; i < sizeof of / sizeof *of; i++)
-		add_model(&a, of[i].family, of[i].type);
+		add_model(&a, of[i].family, of[i].type, 1);
 	ask_all(&a);
 	for (int i = 0; i < a.n; i++) {
 		struct divergence d;
@@ -413,7 +442,7 @@ static int teardown(void **state) { return stave_remove_tree(dir, NULL); }
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(every_type_agrees), cmocka_unit_test(every_family_agrees), cmocka_unit_test(trained_models_go_on_alike),
+		cmocka_unit_test(every_type_agrees), cmocka_unit_test(no_type_is_further), cmocka_unit_test(every_family_agrees), cmocka_unit_test(trained_models_go_on_alike),
 	};
 	setenv("STAVE_THREADS", "1", 0); /* the models are small: threads would only wait for each other */
 	return cmocka_run_group_tests(tests, setup, teardown);
