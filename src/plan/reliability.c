@@ -213,26 +213,29 @@ void plan_finish_forecast(const struct plan_recovery *r, double interval_s, doub
 	*out = f;
 }
 
+double plan_spare_share(double nodes, double rate_node_s, double repair_s, double spares)
+{
+	double mean = nodes * rate_node_s * repair_s, s = floor(spares);
+	if (mean <= 0)
+		return 1;
+	return s < 1 ? 0 : 1 - gamma_cdf(s, mean); /* P(Poisson(m) < s) = Q(s, m) */
+}
+
 double plan_spares(double nodes, double rate_node_s, double repair_s, double sure)
 {
-	double mean = nodes * rate_node_s * repair_s;
-	if (mean <= 0 || sure <= 0)
+	if (!(sure > 0) || !(nodes > 0) || nodes * rate_node_s * repair_s <= 0)
 		return 0;
 	sure = fmin(sure, 1 - 1e-9); /* certainty would take a spare for every node */
-	double count = 0, term = exp(-mean), sum = term;
-	if (mean > 500) {              /* exp(-mean) is as good as 0: start far below the bulk, by the normal approximation */
-		count = floor(mean - 8 * sqrt(mean));
-		term = exp(count * log(mean) - mean - lgamma(count + 1));
-		sum = term;
+	double low = 0, high = 1;    /* low is too few */
+	while (high < nodes && plan_spare_share(nodes, rate_node_s, repair_s, high) < sure) {
+		low = high;
+		high *= 2;
 	}
-	while (sum < sure && count < nodes) {
-		count++;
-		term *= mean / count;
-		sum += term;
-		if (count > mean && term < 1e-16)
-			break;
+	while (high - low > 1) {
+		double middle = floor((low + high) / 2);
+		*(plan_spare_share(nodes, rate_node_s, repair_s, middle) < sure ? &low : &high) = middle;
 	}
-	return fmin(count, nodes);
+	return fmin(high, ceil(nodes));
 }
 
 double plan_restart_s(double devices) { return 79.75 + 8.387e-3 * devices; }

@@ -65,8 +65,10 @@ struct plan_finish {
  * for the rate believed. */
 void plan_finish_forecast(const struct plan_recovery *r, double interval_s, double work_s, double rate_spread, struct plan_finish *out);
 
-/* Fewest spare nodes so that a failed one is replaced without waiting with probability >= `sure` (0..1): the nodes under repair are Poisson
- * distributed with mean nodes rate repair_s, whatever the distribution of repairs (Palm's theorem). */
+/* Probability that a failed node finds one of `spares` spare nodes free. The nodes under repair when it fails are Poisson distributed with mean nodes rate repair_s,
+ * whatever the distribution of repairs (Palm's theorem), and must be fewer than the spares. 1 when nothing fails. */
+double plan_spare_share(double nodes, double rate_node_s, double repair_s, double spares);
+/* Fewest spares for which that is at least `sure` (0..1), never more than the nodes. */
 double plan_spares(double nodes, double rate_node_s, double repair_s, double sure);
 
 /* Seconds to start a job again on so many devices, without loading its checkpoint: a + b devices, fitted to the relative error of the cold
