@@ -83,6 +83,9 @@ $(BUILD)/obj/%.o: src/%.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -c -o $@ $<
 
+# the catalog is part of the program
+$(BUILD)/obj/plan/catalog_embed.o: $(wildcard catalog/*.yaml)
+
 $(BUILD)/stave-mpi.so: src/comm/mpi.plugin.c
 	@mkdir -p $(@D)
 	OMPI_CC=$(CC) mpicc $(CFLAGS) -fPIC -shared -o $@ $<

@@ -1,9 +1,11 @@
-/* Private to plan/: what the catalog knows about machines, as plain structs (catalog.c fills them from catalog/*.yaml). SI units: bytes,
+/* Private to plan/: what the catalog knows about machines, as plain structs (catalog.c fills them from the YAML files of catalog/). SI units: bytes,
  * bytes/s, flop/s, W, s; money in the currency and of the date that stand beside it. 0 means not known unless said otherwise. */
 #ifndef STAVE_PLAN_HARDWARE_H
 #define STAVE_PLAN_HARDWARE_H
 
+#include <jansson.h>
 #include <stdbool.h>
+#include <stdio.h>
 
 #include "base/err.h"
 #include "cost/cost.h"
@@ -35,7 +37,7 @@ struct plan_accelerator {
 	double embodied_kg;          /* CO2e of making one */
 	struct plan_price price, rent_h; /* of one; of one device-hour in a cloud */
 	double lead_time_s;
-	struct plan_source source;
+	struct plan_source source, estimates, market; /* of the data sheet; of idle power and embodied carbon; of prices and lead time */
 };
 struct plan_node {
 	char name[PLAN_NAME];
@@ -51,7 +53,7 @@ struct plan_node {
 	double embodied_kg;          /* without its accelerators */
 	struct plan_price price;     /* with its accelerators */
 	double lead_time_s;
-	struct plan_source source;
+	struct plan_source source, estimates, market; /* estimates: idle power, peak share, embodied carbon */
 };
 /* A cluster network from inside out: a tier joins `size` nodes (of all below it) at `taper` of full bisection. */
 struct plan_tier {
@@ -66,7 +68,7 @@ struct plan_network {
 	double port_w;               /* switch power per node port */
 	struct plan_price port;      /* price per node port, all switches and cables */
 	double lead_time_s;
-	struct plan_source source;
+	struct plan_source source, market;
 };
 struct plan_storage {
 	char name[PLAN_NAME];
@@ -74,7 +76,7 @@ struct plan_storage {
 	double power_w;
 	struct plan_price price;
 	double lead_time_s;
-	struct plan_source source;
+	struct plan_source source, market;
 };
 struct plan_cooling {            /* a cooling class */
 	char name[PLAN_NAME];
@@ -90,7 +92,7 @@ struct plan_grid {
 	double water_l_per_j;        /* used at the power plants */
 	double price_per_j;          /* industrial, in `currency` */
 	char currency[4], date[12];
-	struct plan_source source;
+	struct plan_source source, market; /* of carbon and water; of the price */
 };
 /* A delay on the way to a running site, as a three-point estimate. */
 struct plan_lead_time {
@@ -101,7 +103,7 @@ struct plan_lead_time {
 struct plan_exchange {
 	char currency[4];
 	double usd;                  /* one unit in USD */
-	char date[12];
+	struct plan_source source;
 };
 struct plan_model {
 	char name[PLAN_NAME];
@@ -109,7 +111,7 @@ struct plan_model {
 	struct plan_source source;
 };
 
-/* Arrays are owned by the catalog. */
+/* Each thing begins with its name. Arrays are owned by the catalog. */
 struct plan_catalog {
 	struct plan_accelerator *accelerator;
 	struct plan_node *node;
@@ -126,10 +128,21 @@ struct plan_catalog {
 /* The catalog built into the program; `dir` (may be NULL): files there replace those built in. */
 int plan_catalog_open(struct plan_catalog **out, const char *dir, struct stave_err *err);
 void plan_catalog_close(struct plan_catalog *c);
-/* By name or alias: case, '-', '_' and blanks do not count, "H100-SXM-80GB HBM3" finds h100-sxm; a longer alias wins. NULL: unknown. */
+/* By name or alias standing as whole words in `name`, a count before it ("8xH100") aside: case, '-', '_' and blanks do not count,
+ * "H100-SXM-80GB HBM3" finds h100-sxm; a longer alias wins. NULL: unknown. */
 const struct plan_accelerator *plan_accelerator_find(const struct plan_catalog *c, const char *name);
-/* The others by exact name; else STAVE_ECONFIG with the nearest one. `at`, the node of the spec, may be NULL. */
+/* A thing of a kind ("accelerator", "node", "network", "storage", "cooling", "grid", "lead_time", "exchange", "model"): accelerators as above, the others by
+ * name, of which case, '-', '_' and blanks do not count; else STAVE_ECONFIG with the nearest name. `at`, the node of the spec, may be NULL. */
 struct stave_yaml;
 int plan_catalog_find(const struct plan_catalog *c, const char *kind, const char *name, const struct stave_yaml *at, const void **out, struct stave_err *err);
+/* One unit of a currency in USD, 0 when the catalog does not know it. */
+double plan_exchange_usd(const struct plan_catalog *c, const char *currency);
+
+/* For people (catalog_text.c). A table of the things of a kind, NULL: of all kinds; STAVE_ECONFIG when there is no such kind. */
+int plan_catalog_list(const struct plan_catalog *c, const char *kind, FILE *to, struct stave_err *err);
+/* All facts of the thing of that name, of whichever kind, with sources and dates. */
+int plan_catalog_explain(const struct plan_catalog *c, const char *name, FILE *to, struct stave_err *err);
+/* Everything as {kind: [{name, fact: number in SI units …}]}; NULL out of memory. The caller's reference. */
+json_t *plan_catalog_json(const struct plan_catalog *c);
 
 #endif
