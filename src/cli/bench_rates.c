@@ -1,4 +1,4 @@
-/* The rate samples of a machine profile: each operation of a model, timed alone, at a few sizes that span what models do.
+/* The rate samples of a machine profile: each operation of a training step, timed alone, at a few sizes that span what models do.
  *
  * Two things make a sample resemble the operation inside a step. It is called as model/ calls it: the same handles, the
  * same split over threads, the same strides. And its memory is as cold: an operand that a step last met long ago (weights,
@@ -8,7 +8,7 @@
  *
  * Element-wise classes are one table; bytes are counted by cost/'s own table, so that its convention cancels out of a
  * forecast. */
-#include "cli/bench.h"
+#include "cli/bench_rates.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -17,7 +17,6 @@
 
 #include "base/hash.h"
 #include "base/sys.h"
-#include "kernel/kernel.h"
 #include "kernel/matmul.h"
 
 #define POOL_BYTES ((size_t)640 << 20)
@@ -26,17 +25,7 @@
 #define HEAD 64       /* head width where a class works by heads */
 #define IDS 65536     /* distinct token ids and positions the samples draw from */
 
-struct bench {
-	struct stave_machine *m;
-	const struct stave_kernels *k;
-	struct stave_arena pool;
-	size_t cursor, floor; /* of cold operands: the next one, and where hot ones end */
-	int32_t *ids;
-	float *stat, *slices; /* row statistics; per thread, sums over rows */
-};
-
-/* All values small, normal and positive, read as f32 or as bf16: no operation then meets a denormal or a NaN. */
-static void fill(struct bench *b)
+void rates_fill(struct bench *b)
 {
 	uint16_t *x = (uint16_t *)(void *)b->pool.base;
 	int64_t n = (int64_t)(b->pool.size / 2);
@@ -45,8 +34,7 @@ static void fill(struct bench *b)
 		x[i] = (uint16_t)(0x3c00 | (stave_random64(1, (uint64_t)i) & 0x7f));
 }
 
-/* `bytes` of the pool not used lately, or with `hot` the same ones every time. */
-static void *take(struct bench *b, size_t bytes, bool hot, size_t *hot_cursor)
+void *rates_take(struct bench *b, size_t bytes, bool hot, size_t *hot_cursor)
 {
 	size_t *at = hot ? hot_cursor : &b->cursor;
 	bytes = (bytes + 4095) / 4096 * 4096;
@@ -57,7 +45,7 @@ static void *take(struct bench *b, size_t bytes, bool hot, size_t *hot_cursor)
 	return p;
 }
 
-static void record(struct bench *b, const char *what, enum stave_pass pass, enum stave_dtype dtype, int64_t m, int64_t n, int64_t k, double per_s)
+void rates_record(struct bench *b, const char *what, enum stave_pass pass, enum stave_dtype dtype, int64_t m, int64_t n, int64_t k, double per_s)
 {
 	if (b->m->n_rates == STAVE_RATES_MAX)
 		return;
@@ -99,9 +87,9 @@ static void run_product(void *ctx)
 {
 	struct product *p = ctx;
 	size_t hot = 0;
-	void *a = take(p->b, p->a_bytes, true, &hot), *scratch = take(p->b, p->scratch_bytes, true, &hot);
+	void *a = rates_take(p->b, p->a_bytes, true, &hot), *scratch = rates_take(p->b, p->scratch_bytes, true, &hot);
 	p->b->floor = hot;
-	void *w = take(p->b, p->b_bytes, p->hot, &hot), *c = take(p->b, p->c_bytes, p->hot, &hot);
+	void *w = rates_take(p->b, p->b_bytes, p->hot, &hot), *c = rates_take(p->b, p->c_bytes, p->hot, &hot);
 	stave_matmul_run(p->mm, a, w, c, NULL, scratch);
 }
 
@@ -120,7 +108,7 @@ static int sample_product(struct bench *b, const struct product_size *s, enum st
 		return rc;
 	if (p.a_bytes + p.b_bytes + p.c_bytes + p.scratch_bytes + 4 * 4096 <= b->pool.size) {
 		double t = bench_best_s(run_product, &p, SAMPLE_S);
-		record(b, "matmul", pass, dt, d.m, d.n, d.k, 2.0 * (double)d.m * (double)d.n * (double)d.k / t);
+		rates_record(b, "matmul", pass, dt, d.m, d.n, d.k, 2.0 * (double)d.m * (double)d.n * (double)d.k / t);
 	}
 	b->floor = 0;
 	stave_matmul_close(p.mm);
@@ -155,9 +143,9 @@ static void run_attention(void *ctx)
 	struct attention *t = ctx;
 	struct bench *b = t->b;
 	size_t e = stave_dtype_bytes(t->dt), T = (size_t)t->T, D = (size_t)t->D, row = 3 * HEADS * D, tokens = (size_t)t->B * T, hot = 0;
-	char *qkv = take(b, tokens * row * e, false, &hot), *o = take(b, tokens * HEADS * D * e, false, &hot), *d_o = take(b, tokens * HEADS * D * e, false, &hot);
-	float *dqkv = take(b, tokens * row * 4, false, &hot), *lse = take(b, tokens * HEADS * 4, false, &hot);
-	char *scratch = take(b, t->scratch_bytes * (size_t)stave_threads(), false, &hot);
+	char *qkv = rates_take(b, tokens * row * e, false, &hot), *o = rates_take(b, tokens * HEADS * D * e, false, &hot), *d_o = rates_take(b, tokens * HEADS * D * e, false, &hot);
+	float *dqkv = rates_take(b, tokens * row * 4, false, &hot), *lse = rates_take(b, tokens * HEADS * 4, false, &hot);
+	char *scratch = rates_take(b, t->scratch_bytes * (size_t)stave_threads(), false, &hot);
 	/* large enough that exp(score - lse) stays a small probability in the backward pass */
 	for (size_t i = 0; i < tokens * HEADS; i++)
 		lse[i] = logf((float)(i % T + 1));
@@ -183,7 +171,7 @@ static void sample_attention(struct bench *b, enum stave_dtype dt)
 			t.scratch_bytes = (b->k->attn_scratch(dt, T, D, t.backward) + 63) / 64 * 64;
 			double s = bench_best_s(run_attention, &t, SAMPLE_S), pairs = (double)T * (T + 1) / 2;
 			double flops = 2.0 * (t.backward ? 5 : 2) * D * pairs * t.B * HEADS;
-			record(b, "attention", (enum stave_pass)pass, dt, (int64_t)t.B * HEADS, T, D, flops / s);
+			rates_record(b, "attention", (enum stave_pass)pass, dt, (int64_t)t.B * HEADS, T, D, flops / s);
 		}
 }
 
@@ -317,7 +305,7 @@ static void run_element(void *ctx)
 	struct piece whole = {.b = r->b, .dt = r->dt, .C = r->C};
 	size_t hot = 0;
 	for (int i = 0; r->e->operands[i]; i++)
-		whole.p[i] = take(r->b, operand_bytes(r, r->e->operands[i]), r->hot, &hot);
+		whole.p[i] = rates_take(r->b, operand_bytes(r, r->e->operands[i]), r->hot, &hot);
 	int step = r->C > 8192 ? 1 : ROWS;
 #pragma omp parallel for schedule(static)
 	for (int from = 0; from < r->rows; from += step) {
@@ -345,7 +333,7 @@ static void sample_elements(struct bench *b, enum stave_dtype dt)
 			if (need > b->pool.size || (dt == STAVE_F32 && !strcmp(e->rate, "convert")))
 				continue;
 			double values_n = (double)r.rows * r.C, t = bench_best_s(run_element, &r, SAMPLE_S / 2);
-			record(b, e->rate, e->pass, dt, flat ? (int64_t)values_n : r.rows, flat ? 1 : r.C, 1, values_n * bytes / t);
+			rates_record(b, e->rate, e->pass, dt, flat ? (int64_t)values_n : r.rows, flat ? 1 : r.C, 1, values_n * bytes / t);
 		}
 	}
 }
@@ -369,7 +357,7 @@ static int prepare(struct bench *b, struct stave_err *err)
 	}
 	int rc = stave_arena_open(&b->pool, "rate samples", pool, err);
 	if (!rc)
-		fill(b);
+		rates_fill(b);
 	return rc;
 }
 
@@ -382,15 +370,17 @@ int bench_rates(struct stave_machine *m, struct stave_err *err)
 		enum stave_dtype dt = i ? STAVE_BF16 : STAVE_F32;
 		if (dt == STAVE_BF16 && m->peak_bf16 <= 0)
 			continue;
-		fill(&b);
+		rates_fill(&b);
 		rc = sample_products(&b, dt, err);
 		if (rc)
 			break;
-		fill(&b); /* what products wrote is no fit input for the others */
+		rates_fill(&b); /* what products wrote is no fit input for the others */
 		sample_attention(&b, dt);
-		fill(&b);
+		rates_fill(&b);
 		sample_elements(&b, dt);
 	}
+	if (!rc)
+		rates_answering(&b);
 	stave_arena_close(&b.pool);
 	free(b.ids);
 	free(b.stat);

@@ -10,15 +10,20 @@
 #include <math.h>
 #include <string.h>
 
-/* Distance of an operation from a sample, squared, in octaves. What matters differs by class: a product by all three
- * sizes; attention by row length and head width (its rows of heads only say how many cores are busy); everything limited by
- * memory by how many bytes it walks through, and a little by its row. */
+/* The classes of answering: "packed TYPE" and "paged". */
+static bool is_stored(const struct stave_op *op) { return !strncmp(op->rate, "packed ", 7); }
+static bool is_paged(const struct stave_op *op) { return !strcmp(op->rate, "paged"); }
+
+/* Distance of an operation from a sample, squared, in octaves. What matters differs by class: a product of training by all three
+ * sizes; one with stored weights by its rows, which decide whether it waits for memory or for arithmetic, and a little by the rest;
+ * attention by row length and head width (its rows of heads only say how many cores are busy), over a paged cache also a little by
+ * the positions seen; everything limited by memory by how many bytes it walks through, and a little by its row. */
 static double distance2(const struct stave_op *op, const struct stave_rate *r)
 {
 	double m = log2((double)op->m / (double)r->m), n = log2((double)op->n / (double)r->n), k = log2((double)op->k / (double)r->k);
 	switch (op->kind) {
-	case STAVE_OP_MATMUL: return m * m + n * n + k * k;
-	case STAVE_OP_ATTENTION: return n * n + k * k;
+	case STAVE_OP_MATMUL: return is_stored(op) ? m * m + 0.1 * (n * n + k * k) : m * m + n * n + k * k;
+	case STAVE_OP_ATTENTION: return is_paged(op) ? n * n + k * k + 0.1 * m * m : n * n + k * k;
 	default: return (m + n) * (m + n) + 0.1 * n * n;
 	}
 }
@@ -55,7 +60,7 @@ double stave_machine_op_s(const struct stave_machine *M, const struct stave_op *
 	if (counts_flops(op)) {
 		s = rate > 0 ? op->flops / rate : fmax(op->flops / peak(M, op->dtype), op->bytes / M->read_bytes_s);
 		/* one head per thread: the last round of heads leaves the other threads idle */
-		if (op->kind == STAVE_OP_ATTENTION && M->threads > 0) {
+		if (op->kind == STAVE_OP_ATTENTION && !is_paged(op) && M->threads > 0) {
 			double rounds = ceil((double)op->m / M->threads);
 			s *= rounds * M->threads / (double)op->m;
 		}
@@ -66,9 +71,9 @@ double stave_machine_op_s(const struct stave_machine *M, const struct stave_op *
 }
 
 /* One class of the forecast while it is being summed. `useful` is what the class would take at the arithmetic peak; for
- * classes that do no products all time is overhead. */
+ * classes that do no products all time is overhead. `reading`: seconds of products that memory bandwidth bounds, as decoding's. */
 struct class_sum {
-	double s, useful;
+	double s, useful, reading;
 };
 
 /* What would buy most if lengthened: the class with most time beyond its useful work, or the peak itself once little else is
@@ -80,7 +85,7 @@ static void name_shortest(struct stave_forecast *f, const struct class_sum *c)
 		[STAVE_OP_ELEMENT] = "memory traffic of elementwise operations", [STAVE_OP_LOSS] = "memory traffic of the loss",
 		[STAVE_OP_OPTIMIZER] = "memory traffic of the optimizer", [STAVE_OP_COMM] = "communication",
 	};
-	double useful = 0, most = 0;
+	double useful = 0, most = 0, reading = c[STAVE_OP_MATMUL].reading + c[STAVE_OP_ATTENTION].reading;
 	f->shortest = "arithmetic peak of the cores";
 	for (int k = 0; k <= STAVE_OP_COMM; k++) {
 		useful += c[k].useful;
@@ -95,6 +100,10 @@ static void name_shortest(struct stave_forecast *f, const struct class_sum *c)
 		f->shortest = "arithmetic peak of the cores";
 		most = useful;
 	}
+	if (reading >= 0.5 * f->step_s) {
+		f->shortest = "memory bandwidth: reading weights and cache";
+		most = reading;
+	}
 	f->shortest_share = most / f->step_s;
 }
 
@@ -106,6 +115,8 @@ struct stave_forecast stave_machine_forecast(const struct stave_machine *M, cons
 		struct class_sum *k = &c[ops[i].kind];
 		double s = stave_machine_op_s(M, &ops[i]) * (double)ops[i].count;
 		k->s += s;
+		if (counts_flops(&ops[i]) && ops[i].bytes / M->read_bytes_s > ops[i].flops / peak(M, ops[i].dtype))
+			k->reading += s;
 		if (counts_flops(&ops[i]))
 			k->useful += fmin(s, ops[i].flops * (double)ops[i].count / peak(M, ops[i].dtype));
 		f.step_s += s;

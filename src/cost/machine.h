@@ -5,17 +5,18 @@
 #include <jansson.h>
 
 #include "base/fs.h"
+#include "base/qtype.h"
 #include "cost/cost.h"
 
 /* The measured rate of one operation class at one size. The model of a machine is a list of these samples. */
 struct stave_rate {
-	char what[24];             /* "matmul", "attention", "norm", "gelu", "swiglu", "loss", "adamw", "rope", "embed", "convert"… */
+	char what[24];             /* "matmul", "attention", "norm", "gelu", "swiglu", "loss", "adamw", "rope", "embed", "convert"…; of answering "packed Q8_0"…, "paged", "enter", "operand" */
 	enum stave_pass pass;
 	enum stave_dtype dtype;
 	int64_t m, n, k;           /* as in stave_op */
 	double per_s;              /* flops/s for MATMUL and ATTENTION, bytes/s for the rest */
 };
-#define STAVE_RATES_MAX 320
+#define STAVE_RATES_MAX 512
 struct stave_machine {
 	char cpu[64], level[16];   /* model name, kernel level used */
 	int cores, threads;
@@ -48,5 +49,22 @@ struct stave_forecast {
 	double shortest_share;
 };
 struct stave_forecast stave_machine_forecast(const struct stave_machine *m, const struct stave_op *ops, int n);
+
+/* A model that answers: `sequences` (1 or more) that decode together, each after a prompt of `prompt` tokens (1 or more) of which it
+ * reads `chunk` (0: 512) at a time, alone; `generate` tokens each (0 or more: where in the answer the decoding step is taken). */
+struct stave_answering {
+	enum stave_qtype weights, head; /* types in memory of the matrices, and of the classifier */
+	enum stave_dtype cache;         /* of cached keys and values: F32, BF16 or I8 */
+	int prompt, generate, sequences, chunk;
+};
+struct stave_answer_rates {
+	double prefill_tokens_s, decode_tokens_s; /* of one prompt; of all sequences (0: an encoder) */
+	struct stave_forecast prefill, decode;    /* seconds of the whole prompt, of one decoding step; `shortest` of each */
+	bool sampled; /* the profile holds rates of these types; else peaks and bandwidth bound the rates from above */
+};
+/* Rates from a profile alone. `s` has passed stave_shape_check. */
+struct stave_answer_rates stave_machine_answer(const struct stave_machine *m, const struct stave_shape *s, const struct stave_answering *a);
+/* The type of the other operand of a product with weights stored in t: int8 for blocks, bf16, or f32 (kernel/panel.h). */
+enum stave_dtype stave_cost_operand(enum stave_qtype t);
 
 #endif

@@ -37,6 +37,9 @@ static const struct value_class classes[] = {
 	{"loss", STAVE_FORWARD, 0, 3, 0},     /* read for the sum; read and write for the gradient, in place */
 	{"sumsq", STAVE_UPDATE, 4, 0, 0},     /* read */
 	{"adamw", STAVE_UPDATE, 28, 0, 2},    /* read p, m, v, g; write p, m, v and the narrow copy of p */
+	{"enter", STAVE_FORWARD, 12, 1, 0},   /* answering: read a result and the residual, write the sum; its norm stays in the cache; write the operand */
+	{"activate", STAVE_FORWARD, 12, 0, 0}, /* answering: read gate and up by pieces in the cache, write the product */
+	{"operand", STAVE_FORWARD, 4, 1, 0},  /* answering: read f32, write the operand of a stored matrix */
 };
 
 double stave_cost_value_bytes(const char *rate, enum stave_pass pass, enum stave_dtype dtype)
@@ -271,7 +274,25 @@ static void stored(struct inference *f, const char *name, double rows, int64_t o
 		.bytes = weights * f->weight_bytes + rows * ((double)in * (double)stave_dtype_bytes(f->products) + 4 * (double)out)};
 }
 
-/* `layers` layers whose rows see the last `window` positions (0: all). The visible cache is read once. Narrow caches are multiplied in bf16. */
+/* What turns f32 rows into the operand of a stored matrix: "enter" from the residual stream, by way of its norm; "operand" as they are. */
+static void operand(struct inference *f, const char *name, const char *rate, int64_t rows, int64_t columns)
+{
+	f->l.dtype = f->products;
+	element(&f->l, name, rate, STAVE_FORWARD, rows, columns);
+	f->l.dtype = STAVE_F32;
+}
+
+/* Gated activations are computed where gate and up have just been multiplied; the others as in training. */
+static void activated(struct inference *f, int64_t rows)
+{
+	if (stave_act_gated(f->s->act))
+		element(&f->l, "activation", "activate", STAVE_FORWARD, rows, f->s->I);
+	else
+		activation(&f->l, f->s, STAVE_FORWARD, rows);
+}
+
+/* `layers` layers whose rows see the last `window` positions (0: all). The visible cache is read once. Narrow caches are multiplied in bf16.
+ * Sizes that say how fast it runs: positions seen, query rows that share a key (rows of one head times heads of one key), head width. */
 static void cached_attention(struct inference *f, int window, int64_t layers)
 {
 	const struct stave_shape *s = f->s;
@@ -280,8 +301,9 @@ static void cached_attention(struct inference *f, int window, int64_t layers)
 		seen = window + n - 1;
 	double scores = s->encoder ? n * n : pairs(f->n, f->past, window);
 	if (layers)
-		f->l.ops[f->l.n++] = (struct stave_op){.name = "attention", .rate = "attention", .kind = STAVE_OP_ATTENTION, .pass = STAVE_FORWARD,
-			.dtype = f->cache_bytes >= 4 ? STAVE_F32 : STAVE_BF16, .m = s->H, .n = f->n, .k = s->D, .count = layers,
+		f->l.ops[f->l.n++] = (struct stave_op){.name = "attention", .rate = "paged", .kind = STAVE_OP_ATTENTION, .pass = STAVE_FORWARD,
+			.dtype = f->cache_bytes >= 4 ? STAVE_F32 : f->cache_bytes >= 2 ? STAVE_BF16 : STAVE_I8, .m = (int64_t)seen,
+			.n = f->n * (s->H / s->K), .k = s->D, .count = layers,
 			.flops = 4 * s->D * scores * s->H, .bytes = 2 * s->D * (4 * rows + f->cache_bytes * s->K * seen)};
 }
 
@@ -292,32 +314,35 @@ static void feed_forward(struct inference *f, const struct widths *w)
 	int64_t rows = f->n, choices = rows * s->experts_used, chosen = choices < s->experts ? choices : s->experts;
 	if (!s->experts) {
 		stored(f, "up", (double)rows, w->up, w->C, s->L);
-		activation(&f->l, s, STAVE_FORWARD, rows);
+		activated(f, rows);
+		operand(f, "down_operand", "operand", rows, w->I);
 		stored(f, "down", (double)rows, w->C, w->I, s->L);
 		return;
 	}
 	double each = (double)choices / (double)chosen;
 	stored(f, "router", (double)rows, s->experts, w->C, s->L);
 	stored(f, "expert_up", each, w->up, w->C, s->L * chosen);
-	activation(&f->l, s, STAVE_FORWARD, choices);
+	activated(f, choices);
+	operand(f, "down_operand", "operand", choices, w->I);
 	stored(f, "expert_down", each, w->C, w->I, s->L * chosen);
 	element(&f->l, "experts", "copy", STAVE_FORWARD, choices, w->C);
 }
 
-/* Elementwise work is in f32 whatever the products are. Of layers with a pattern one in window_pattern sees everything. */
+/* One operation for each phase that all threads pass together. Elementwise work is in f32 whatever the products are. Of layers with a pattern one in window_pattern sees everything. */
 static void infer_layers(struct inference *f)
 {
 	const struct stave_shape *s = f->s;
 	struct widths w = widths_of(s);
 	int64_t all = !s->window ? s->L : s->window_pattern ? s->L / s->window_pattern : 0;
 	f->l.count = s->L;
-	element(&f->l, "norm1", "norm", STAVE_FORWARD, f->n, w.C);
+	operand(f, "norm1", "enter", f->n, w.C);
 	stored(f, "qkv", (double)f->n, w.qkv, w.C, s->L);
 	positions(&f->l, s, STAVE_FORWARD, f->n);
 	cached_attention(f, 0, all);
 	cached_attention(f, s->window, s->L - all);
+	operand(f, "out_operand", "operand", f->n, w.q);
 	stored(f, "out", (double)f->n, w.C, w.q, s->L);
-	element(&f->l, "norm2", "norm", STAVE_FORWARD, f->n, w.C);
+	operand(f, "norm2", "enter", f->n, w.C);
 	feed_forward(f, &w);
 	if (s->sandwich)
 		for (int i = 0; i < 2; i++)
