@@ -36,6 +36,17 @@ double plan_air_m3_s(double w, double k) { return w / (1.2 * 1005 * k); }
 double plan_air_cfm(double m3_s) { return m3_s * 2118.88; }
 double plan_water_l_s(double w, double k) { return w / (4186 * k); }
 
+double plan_cooling_liquid_share(const struct plan_cooling *c)
+{
+	return c->rack_w <= 40e3 ? 0 : c->rack_w <= 70e3 ? 1 : c->rack_w <= 140e3 ? 0.8 : 1;
+}
+
+static double liquid_share(const struct plan_room *r)
+{
+	double given = fmin(r->liquid_share, 1);
+	return given > 0 ? given : r->cooling ? plan_cooling_liquid_share(r->cooling) : 0;
+}
+
 /* Nodes that fit under `limit` watts of a rack; a limit of 0 is none. */
 static double per_rack(double limit_w, double node_w)
 {
@@ -72,7 +83,7 @@ static void pack(const struct plan_room *r, const struct plan_node *n, double ot
 	h->nodes_max[PLAN_LIMIT_BUSWAY] = of_room(r, busway);
 	h->nodes_max[PLAN_LIMIT_RACK] = of_room(r, rack);
 	h->nodes_max[PLAN_LIMIT_COOLING] = of_room(r, cooling);
-	double water_k = r->water_k > 0 ? r->water_k : 10, liquid_w = node_w * r->liquid_share;
+	double water_k = r->water_k > 0 ? r->water_k : 10, liquid_w = node_w * liquid_share(r);
 	h->nodes_max[PLAN_LIMIT_CDU] = liquid_w > 0 ? in_all(r->cdu_l_s * 4186 * water_k, 0, liquid_w) : INFINITY;
 	h->nodes_max[PLAN_LIMIT_ROOM] = in_all(r->room_w, other_w, node_w);
 	h->nodes_max[PLAN_LIMIT_FEED] = in_all(r->feed_w / overhead, other_w, node_w);
@@ -115,7 +126,7 @@ static int does_not_stand(const struct plan_room *r, const struct plan_node *n, 
 		                     r->racks, h->nodes_per_rack, n->name, h->rack_w / 1e3, max, nodes, h->racks - r->racks);
 	}
 	case PLAN_LIMIT_CDU: {
-		double k = r->water_k > 0 ? r->water_k : 10, want = plan_water_l_s(nodes * node_w * r->liquid_share, k);
+		double k = r->water_k > 0 ? r->water_k : 10, want = plan_water_l_s(nodes * node_w * liquid_share(r), k);
 		return stave_err_set(err, STAVE_ENOFIT, "cooling water: %.4g L/s cool %.0f of %.0f nodes %s: %.4g L/s more", r->cdu_l_s, max, nodes, n->name, want - r->cdu_l_s);
 	}
 	case PLAN_LIMIT_ROOM: {
@@ -140,7 +151,7 @@ int plan_housing_evaluate(const struct plan_room *r, const struct plan_node *n, 
 	need_cooling(r, n, classes, n_classes, &h);
 	h.racks = h.nodes_per_rack > 0 ? ceil(nodes / h.nodes_per_rack) : nodes;
 	h.rack_w = h.node_w * fmin(fmax(h.nodes_per_rack, 1), fmax(nodes, 1));
-	double liquid = fmin(r->liquid_share, 1), heat = nodes * h.node_w;
+	double liquid = liquid_share(r), heat = nodes * h.node_w;
 	h.air_m3_s = plan_air_m3_s(heat * (1 - liquid), r->air_k > 0 ? r->air_k : 12);
 	h.air_cfm = plan_air_cfm(h.air_m3_s);
 	h.water_l_s = plan_water_l_s(heat * liquid, r->water_k > 0 ? r->water_k : 10);

@@ -29,7 +29,7 @@ struct plan_room {
 	double racks;
 	double overhead;            /* facility over IT power at the peak, >= 1; the yearly PUE where nothing better is known */
 	double cdu_l_s;             /* water that the cooling units move, all together */
-	double liquid_share;        /* of the heat, that water takes (direct to chip about 0.8); 0 with air */
+	double liquid_share;        /* of the heat, that water takes out of the rack; 0: as its cooling class does */
 	double water_k, air_k;      /* how much warmer it comes back; 0: 10 K and 12 K */
 	const struct plan_cooling *cooling; /* class the site has; NULL: unknown, not checked */
 };
@@ -53,6 +53,9 @@ struct plan_housing {
 int plan_housing_evaluate(const struct plan_room *r, const struct plan_node *n, double nodes, double other_w, const struct plan_cooling *classes, int n_classes,
                           struct plan_housing *out, struct stave_err *err);
 
+/* Share of a rack's heat that a class takes away in water: none up to 40 kW, which is air; all in a rear door, up to 70 kW; four fifths by cold plates, up to 140 kW (memory,
+ * NICs and power supplies stay in air); all in immersion above (planner.md d.8, limits of racks). */
+double plan_cooling_liquid_share(const struct plan_cooling *c);
 /* Air that carries `w` away at a rise of k kelvin: m3/s = W / (rho cp k), 1.2 kg/m3 and 1005 J/(kg K); that is CFM = 3.16 W / dF, or BTU/h / (1.08 dF)
  * (ASHRAE, sea level). */
 double plan_air_m3_s(double w, double k);

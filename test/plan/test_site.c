@@ -170,6 +170,8 @@ static void each_limit_binds_in_its_turn(void **state)
 	near(h.rack_w, 41820, 1e-9);
 	assert_string_equal(h.needs->name, "rear-door");
 	assert_true(h.has_cooling);
+	assert_true(h.air_cfm == 0); /* the doors' water takes it all */
+	near(h.water_l_s, 50 * 8364 / 41860.0, 1e-9);
 	assert_int_equal(house(&r, 51, &h, &err), STAVE_ENOFIT);
 	says(&err, STAVE_ENOFIT, "rack: 10 racks of 5 dgx-h100 (41.8 kW) hold 50 of 51 nodes: 1 racks more");
 	r.busway_w = 20e3;
@@ -181,11 +183,11 @@ static void each_limit_binds_in_its_turn(void **state)
 	says(&err, STAVE_ENOFIT, "cooling class air: 10 racks of 2 dgx-h100");
 	assert_false(h.has_cooling);
 	r.cooling = &classes[3];
-	r.liquid_share = 0.8;
 	r.cdu_l_s = 4; /* 167.4 kW at 10 K: 25 nodes of 6.69 kW in water */
 	assert_int_equal(house(&r, 50, &h, &err), STAVE_ENOFIT);
 	says(&err, STAVE_ENOFIT, "cooling water: 4 L/s cool 25 of 50 nodes");
 	near(h.nodes, 25, 1e-12);
+	near(h.air_m3_s, plan_air_m3_s(50 * 8364 * 0.2, 12), 1e-9);
 	r.cdu_l_s = 0;
 	r.room_w = 200e3;
 	assert_int_equal(house(&r, 50, &h, &err), STAVE_ENOFIT);
