@@ -80,7 +80,7 @@ static int schedule(const struct stave_plan *p, int site, struct plan_site_resul
 		const struct plan_build *b = &s->build[i];
 		const void *known = NULL;
 		item[i] = (struct plan_item){.name = b->item, .low_s = b->low_s, .likely_s = b->likely_s, .high_s = b->high_s, .afters = b->afters};
-		if (isnan(b->low_s) && !plan_catalog_find(p->catalog, "lead-time", b->item, NULL, &known, NULL)) {
+		if (isnan(b->low_s) && !plan_catalog_find(p->catalog, "lead_time", b->item, NULL, &known, NULL)) {
 			const struct plan_lead_time *t = known;
 			item[i].low_s = t->low_s, item[i].likely_s = t->likely_s, item[i].high_s = t->high_s;
 		}

@@ -306,7 +306,7 @@ static int read_builds(struct reader *r, struct stave_yaml *node, struct plan_si
 		else if (isnan(b->low_s) != isnan(b->likely_s) || isnan(b->low_s) != isnan(b->high_s))
 			rc = stave_yaml_error(&item[i], r->err, "build: low, likely and high go together");
 		else if (isnan(b->low_s))
-			rc = plan_catalog_find(r->c, "lead-time", b->item, &item[i], &found, r->err);
+			rc = plan_catalog_find(r->c, "lead_time", b->item, &item[i], &found, r->err);
 		else if (b->low_s > b->likely_s || b->likely_s > b->high_s)
 			rc = stave_yaml_error(&item[i], r->err, "build: low <= likely <= high is wanted");
 		if (!rc && (after = stave_yaml_get(&item[i], "after")))
