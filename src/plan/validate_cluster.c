@@ -147,6 +147,23 @@ static void node_power(struct scope *s)
 	say(s, "node_peak_share", "peak_fraction_of_tdp", plan_node_power_w(&n, 1) / n.rated_w);
 }
 
+/* Mean power of one device of a running job, with its share of the node: the catalog's nodes with it, working all the time. */
+static void device_power(struct scope *s)
+{
+	const struct plan_accelerator *a = s->t->accelerator;
+	double sum = 0;
+	int n = 0;
+	for (int i = 0; a && i < s->catalog->nodes; i++) {
+		const struct plan_node *node = &s->catalog->node[i];
+		if (strcmp(node->accelerator, a->name) || !(node->rated_w > 0) || node->count < 1)
+			continue;
+		sum += plan_node_power_w(node, 1) / node->count;
+		n++;
+	}
+	if (n > 0)
+		say(s, "device_power", "avg_system_power_per_chip_w", sum / n);
+}
+
 /* Energy from a metered mean power. */
 static void energy(struct scope *s)
 {
@@ -211,7 +228,7 @@ static void collectives(struct scope *s)
 	}
 	struct plan_accelerator a = s->t->variant;
 	if (s->t->gpu && strstr(s->t->gpu, "no NVSwitch"))
-		a.link_bytes_s = a.host_bytes_s; /* over the host's PCIe */
+		a.link_domain = 1; /* over the host's PCIe */
 	struct plan_train_fit *fit;
 	if ((s->rc = plan_train_fit_open(&fit, s->catalog, &a, "", s->err)) < 0)
 		return;
@@ -251,7 +268,7 @@ static void explain(struct scope *s)
 int plan_predict_cluster(const struct plan_truths *t, const struct plan_catalog *c, struct plan_predictions *out, struct stave_err *err)
 {
 	static void (*const predictors[])(struct scope *) = {checkpoint_period, checkpoint_size, storage_load, failures_by_rate, failures_counted, failures_held_out,
-	                                                     recovery,          node_power,      energy,       carbon,           collectives};
+	                                                     recovery,          node_power,      device_power, energy,           carbon,          collectives};
 	for (int i = 0; i < t->n; i++) {
 		struct scope s = {.t = &t->row[i], .catalog = c, .out = out, .err = err, .row = i};
 		if (!s.t->kind || (strcmp(s.t->kind, "cluster") && strcmp(s.t->kind, "power")))
