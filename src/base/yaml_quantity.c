@@ -301,19 +301,24 @@ static void date_text(char *buf, size_t size, double days)
 	snprintf(buf, size, "%04d-%02d-%02d", year + era * 400 + (month <= 2), month, of_year - (153 * m + 2) / 5 + 1);
 }
 
-/* Of the units shown the largest that leaves 1 or more, else the smallest. Returns its factor. */
+/* Of the units shown the largest that leaves 1 or more, else the smallest; of time, where units are no powers of ten, the largest that leaves a
+ * whole number of at most 366 before that: 8 w, not 1.84 mo. Returns its factor. */
 static double pick_unit(char unit[16], enum stave_dimension d, double value)
 {
 	double best = 0;
+	bool whole = false;
 	for (const char *p = dimensions[d].shown; *p;) {
 		char name[16], currency[4];
 		size_t n = strcspn(p, " ");
 		snprintf(name, sizeof name, "%.*s", (int)n, p);
 		double factor = unit_factor(name, d, currency);
 		/* a tolerance, lest 7 days of rounded seconds be shown as 6.99 */
-		if (best == 0 || fabs(value) >= factor * (1 - 1e-9)) {
+		bool enough = fabs(value) >= factor * (1 - 1e-9);
+		bool even = d == STAVE_SECONDS && enough && factor >= 1 && fabs(value) <= 366 * factor && fabs(value / factor - rint(value / factor)) < 1e-6;
+		if (best == 0 || (enough && (even || !whole))) {
 			memcpy(unit, name, sizeof name);
 			best = factor;
+			whole = whole || even;
 		}
 		p += n + (p[n] == ' ');
 	}

@@ -1,7 +1,5 @@
 /* The vocabulary of the catalog: which facts each kind of thing has, their keys, units and bounds. Facts come in groups that share a source and a
  * date: those of a data sheet at the top, `estimates` (what makers do not publish) and `market` (prices and lead times, which age fastest). */
-#include <string.h>
-
 #include "plan/catalog_parts.h"
 
 #define T_        struct plan_accelerator
@@ -21,11 +19,9 @@
 
 #define YEAR (365.25 * 86400)
 
-const char *const plan_precision_words[] = {"f32", "bf16", "fp8", "fp4", "int8", "int4", NULL};
-
 static const struct plan_fact accelerator_peak[] = {
 #define X(k, i, ...) REAL(k, peak[i], STAVE_FLOP_RATE, 1e6, 1e20, __VA_ARGS__),
-	X("f32", PLAN_F32) X("bf16", PLAN_BF16, .listed = "bf16") X("fp8", PLAN_FP8, .listed = "fp8") X("fp4", PLAN_FP4) X("int8", PLAN_I8) X("int4", PLAN_I4)
+	X("f32", PLAN_F32, .listed = "f32") X("bf16", PLAN_BF16, .listed = "bf16") X("fp8", PLAN_FP8, .listed = "fp8") X("fp4", PLAN_FP4) X("int8", PLAN_I8) X("int4", PLAN_I4)
 #undef X
 	{0}};
 static const struct plan_fact accelerator_estimates[] = {
@@ -38,7 +34,7 @@ static const struct plan_fact accelerator_facts[] = {
 	GROUP("peak", accelerator_peak),
 	REAL("memory", memory_bytes, STAVE_BYTES, 1e6, 1e15, NEED, .listed = "memory"),
 	REAL("bandwidth", memory_bytes_s, STAVE_BYTE_RATE, 1e6, 1e16, NEED, .listed = "bandwidth"),
-	REAL("link", link_bytes_s, STAVE_BYTE_RATE, 0, 1e15, .listed = "link"), WHOLE("link_domain", link_domain, 1, 1e6, .listed = "domain"),
+	REAL("link", link_bytes_s, STAVE_BYTE_RATE, 0, 1e15, .listed = "link"), WHOLE("link_domain", link_domain, 1, 1e6),
 	REAL("host", host_bytes_s, STAVE_BYTE_RATE, 0, 1e15),
 	REAL("tdp", tdp_w, STAVE_WATTS, 0.1, 1e6, NEED, .listed = "TDP"),
 	SOURCE(source), GROUP("estimates", accelerator_estimates), GROUP("market", accelerator_market), {0}};
@@ -210,6 +206,8 @@ static int model_after(void *thing, const void *previous, const struct stave_yam
 	return 0;
 }
 
+static double model_params(const void *thing) { return (double)stave_shape_params(&((const struct plan_model *)thing)->shape); }
+
 #define KIND(w, f, type, named, field, n, ...) \
 	{.word = w, .file = f, .size = sizeof(struct type), .name_size = sizeof(((struct type *)0)->named), .array = offsetof(struct plan_catalog, field), \
 	 .count = offsetof(struct plan_catalog, n), __VA_ARGS__}
@@ -222,5 +220,6 @@ const struct plan_kind plan_kinds[PLAN_KINDS] = {
 	KIND("grid", "grids.yaml", plan_grid, name, grid, grids, .facts = grid_facts),
 	KIND("lead_time", "lead-times.yaml", plan_lead_time, name, lead_time, lead_times, .facts = lead_time_facts, .after = lead_time_after),
 	KIND("exchange", "prices.yaml", plan_exchange, currency, exchange, exchanges, .facts = exchange_facts, .after = exchange_after),
-	KIND("model", "models.yaml", plan_model, name, model, models, .facts = model_facts, .before = model_before, .after = model_after),
+	KIND("model", "models.yaml", plan_model, name, model, models, .facts = model_facts, .before = model_before, .after = model_after,
+	     .derived = "parameters", .derive = model_params),
 };

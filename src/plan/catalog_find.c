@@ -89,11 +89,30 @@ const struct plan_accelerator *plan_accelerator_find(const struct plan_catalog *
 	return best;
 }
 
-static const struct plan_kind *kind_find(const char *word)
+int plan_kind_find(const char *word, const struct plan_kind **out, struct stave_err *err)
 {
-	for (int i = 0; i < PLAN_KINDS; i++)
-		if (!strcmp(plan_kinds[i].word, word))
-			return &plan_kinds[i];
+	const char *words[PLAN_KINDS];
+	size_t n = strlen(word);
+	for (int i = 0; i < PLAN_KINDS; i++) {
+		words[i] = plan_kinds[i].word;
+		size_t m = strlen(words[i]);
+		if (!strncmp(word, words[i], m) && (n == m || (n == m + 1 && word[m] == 's'))) {
+			*out = &plan_kinds[i];
+			return 0;
+		}
+	}
+	const char *near = stave_nearest(word, words, PLAN_KINDS);
+	return stave_err_set(err, STAVE_ECONFIG, "the catalog has no kind '%.60s'%s%s; kinds are accelerator, node, network, storage, cooling, grid, lead_time, exchange and model",
+	                     word, near ? "; did you mean " : "", near ? near : "");
+}
+
+const void *plan_thing_named(const struct plan_catalog *c, const struct plan_kind *k, const char *name)
+{
+	int n;
+	const char *things = plan_things(c, k, &n);
+	for (int i = 0; i < n; i++)
+		if (same(things + (size_t)i * k->size, name))
+			return things + (size_t)i * k->size;
 	return NULL;
 }
 
@@ -114,17 +133,15 @@ static int unknown(const char *things, int n, const struct plan_kind *k, const c
 
 int plan_catalog_find(const struct plan_catalog *c, const char *kind, const char *name, const struct stave_yaml *at, const void **out, struct stave_err *err)
 {
-	const struct plan_kind *k = kind_find(kind);
-	if (!k)
-		return stave_err_set(err, STAVE_ECONFIG, "the catalog has no kind '%.60s'", kind);
-	int n;
+	const struct plan_kind *k;
+	int n, rc = plan_kind_find(kind, &k, err);
+	if (rc)
+		return rc;
+	const void *found = plan_thing_named(c, k, name);
+	if (!found && k == &plan_kinds[PLAN_KIND_ACCELERATOR])
+		found = plan_accelerator_find(c, name);
+	if (found)
+		*out = found;
 	const char *things = plan_things(c, k, &n);
-	const void *found = k == &plan_kinds[PLAN_KIND_ACCELERATOR] ? plan_accelerator_find(c, name) : NULL;
-	for (int i = 0; !found && i < n; i++)
-		if (same(things + (size_t)i * k->size, name))
-			found = things + (size_t)i * k->size;
-	if (!found)
-		return unknown(things, n, k, name, at, err);
-	*out = found;
-	return 0;
+	return found ? 0 : unknown(things, n, k, name, at, err);
 }

@@ -39,11 +39,13 @@ struct plan_kind {
 	/* Before its facts are read and after; either may be NULL. `previous` is the thing before it, NULL for the first. */
 	int (*before)(void *thing, struct stave_yaml *at, struct stave_err *err);
 	int (*after)(void *thing, const void *previous, const struct stave_yaml *at, struct stave_err *err);
+	/* What follows from its facts and people ask for first; NULL: nothing. */
+	const char *derived;
+	double (*derive)(const void *thing);
 };
 enum { PLAN_KIND_ACCELERATOR, PLAN_KIND_NODE, PLAN_KIND_NETWORK, PLAN_KIND_STORAGE, PLAN_KIND_COOLING, PLAN_KIND_GRID, PLAN_KIND_LEAD_TIME, PLAN_KIND_EXCHANGE, PLAN_KIND_MODEL,
        PLAN_KINDS };
 extern const struct plan_kind plan_kinds[PLAN_KINDS];
-extern const char *const plan_precision_words[PLAN_PRECISIONS + 1];
 
 static inline const char *plan_things(const struct plan_catalog *c, const struct plan_kind *k, int *n)
 {
@@ -53,6 +55,10 @@ static inline const char *plan_things(const struct plan_catalog *c, const struct
 
 /* Facts of a map into `thing` (catalog_read.c). */
 int plan_facts_read(void *thing, const struct plan_fact *facts, struct stave_yaml *map, struct stave_err *err);
+/* By word, also in the plural ("grids"); STAVE_ECONFIG with the nearest (catalog_find.c). */
+int plan_kind_find(const char *word, const struct plan_kind **out, struct stave_err *err);
+/* The thing of a kind whose very name this is, but for case and separators; NULL: none. */
+const void *plan_thing_named(const struct plan_catalog *c, const struct plan_kind *k, const char *name);
 /* The text of a file of catalog/ built into the program; NULL: there is none (catalog_embed.c). */
 const char *plan_catalog_embedded(const char *file, size_t *bytes);
 
