@@ -4,6 +4,7 @@
 #define STAVE_PLAN_SERVE_H
 
 #include "plan/hardware.h"
+#include "plan/truth.h"
 
 struct plan_serve_fit; /* constants of an (accelerator, engine), from catalog/fits-serve.yaml */
 int plan_serve_fit_open(struct plan_serve_fit **out, const struct plan_catalog *c, const struct plan_accelerator *a, const char *engine, struct stave_err *err);
@@ -12,11 +13,13 @@ void plan_serve_fit_free(struct plan_serve_fit *f);
 struct plan_replica {
 	struct stave_shape shape;
 	enum plan_precision weights, kv;  /* kv: of a cached value; products run in the weights' precision where the device has it */
-	int tp, pp, ep;
+	int tp, pp, ep;                   /* devices: pp max(tp, ep). ep > tp: attention runs data-parallel on ep / tp groups ("DEP"); else experts are spread in the tp group */
+	int latent;                       /* values cached per token and layer by latent attention (DeepSeek: 576); 0: keys and values of the shape */
+	double nic_bytes_s;               /* of one device, to other replicas; 0: its host link */
 	const struct plan_accelerator *accelerator;
 	const struct plan_serve_fit *fit;
-	double memory_share;              /* of device memory the engine may use, 0.9 */
-	int max_batch;                    /* sequences decoding together; 0: as memory allows */
+	double memory_share;              /* of device memory the engine may use; 0: engine's default */
+	int max_batch;                    /* sequences decoding together; 0: engine's default */
 	int chunk;                        /* tokens of prefill that an iteration takes at most; 0: engine's default */
 };
 struct plan_serve_memory {
@@ -26,7 +29,9 @@ struct plan_serve_memory {
 void plan_serve_memory(const struct plan_replica *r, struct plan_serve_memory *out);
 /* Seconds of one iteration: `decode` sequences of mean context `context` each gain a token, and `prefill` tokens after `past` are computed. */
 double plan_iteration_s(const struct plan_replica *r, int decode, double context, int prefill, double past);
-/* Seconds of moving the KV cache of `tokens` between prefill and decode replicas. */
+/* Seconds of moving the KV cache of `tokens` between prefill and decode replicas, all devices of the replica sending at their NICs' rate. */
+double plan_serve_transfer_s(const struct plan_replica *r, double tokens);
+int plan_replica_devices(const struct plan_replica *r);
 
 struct plan_load {
 	double rate_s;                    /* requests per second (Poisson, seeded), or */
@@ -35,6 +40,7 @@ struct plan_load {
 	double spread;                    /* coefficient of variation of both lengths, 0: fixed */
 	double prefix_hit;                /* share of the input found in the cache */
 	int requests;                     /* simulated; 0: enough for the percentiles */
+	bool from_start;                  /* the first requests count too, as in a short benchmark; else they are left out as warming up */
 	unsigned long seed;
 };
 struct plan_service {

@@ -41,14 +41,14 @@ static bool truth_of(const json_t *o, const char *key)
 struct architecture {
 	const char *word;
 	int head, latent, window, pattern, shared;
-	bool qk_norm;
+	bool qk_norm, four_bit; /* four_bit: released only with experts in 4 bit, whatever a table calls the precision of its products */
 };
 static const struct architecture architectures[] = {
-	{"qwen3", 128, 0, 0, 0, 0, true},
-	{"gpt-oss", 64, 0, 128, 2, 0, false},
+	{"qwen3", 128, 0, 0, 0, 0, true, false},
+	{"gpt-oss", 64, 0, 128, 2, 0, false, true},
 	/* multi-head latent attention caches 512 + 64 values; one expert is shared by all tokens */
-	{"deepseek-v2", 0, 576, 0, 0, 2, false}, {"deepseek-v3", 0, 576, 0, 0, 1, false}, {"deepseek v3", 0, 576, 0, 0, 1, false},
-	{"deepseek-r1", 0, 576, 0, 0, 1, false}, {"kimi-k2", 0, 576, 0, 0, 1, false},     {"kimi k2", 0, 576, 0, 0, 1, false},
+	{"deepseek-v2", 0, 576, 0, 0, 2, false, false}, {"deepseek-v3", 0, 576, 0, 0, 1, false, false}, {"deepseek v3", 0, 576, 0, 0, 1, false, false},
+	{"deepseek-r1", 0, 576, 0, 0, 1, false, false}, {"kimi-k2", 0, 576, 0, 0, 1, false, false},     {"kimi k2", 0, 576, 0, 0, 1, false, false},
 };
 
 static const struct architecture *architecture_of(const char *name)
@@ -270,6 +270,9 @@ static void read_parallel(struct plan_truth *t, const json_t *o)
 	t->precision_text = stave_json_str(o, "precision", "");
 	t->precision = plan_words_precision(t->precision_text);
 	t->compiled = plan_words_have(t->precision_text, "compile");
+	const struct architecture *a = architecture_of(stave_json_str(json_object_get(t->row, "model"), "name", NULL));
+	if (a && a->four_bit && plan_words_have(t->kind, "infer"))
+		t->precision = PLAN_FP4;
 }
 
 static void read_workload(struct plan_truth *t, const json_t *o)
