@@ -491,6 +491,53 @@ static void bad_schedules(void **state)
 	assert_int_equal(plan_schedule_run(&order, 1, 1, 0, 0, &r, &err), STAVE_ECONFIG);
 }
 
+/* ---- all ---- */
+
+static void all_finite(const char *what, const void *p, size_t bytes)
+{
+	double d[32];
+	assert_true(bytes <= sizeof d);
+	memcpy(d, p, bytes);
+	for (size_t i = 0; i < bytes / sizeof *d; i++)
+		if (!isfinite(d[i]))
+			fail_msg("%s: number %zu is %g", what, i, d[i]);
+}
+
+static void extremes_stay_finite(void **state)
+{
+	static const double v[] = {0, 1e-9, 1, 1e15};
+	for (int i = 0; i < 4; i++)
+		for (int j = 0; j < 4; j++)
+			for (int k = 0; k < 4; k++) {
+				struct plan_saving s = {.parameters = v[i], .nodes = v[j], .devices = v[j], .device_host_bytes_s = v[k], .nic_bytes_s = v[k], .write_bytes_s = v[k], .read_bytes_s = v[j],
+				                        .local_write_bytes_s = v[i], .asynchronous = k & 1, .keep = i};
+				struct plan_checkpoint c;
+				assert_int_equal(plan_checkpoint_evaluate(&s, &c, NULL), 0);
+				const double times[] = {c.bytes, c.stall_s, c.exposed_s, c.load_s, c.kept_bytes, c.binding_bytes_s};
+				all_finite("checkpoint", times, sizeof times);
+				struct plan_feed f = {v[i], v[j], v[k], v[i], v[j], v[k]};
+				struct plan_feeding g;
+				plan_feed_evaluate(&f, &g);
+				all_finite("feeding", &g, offsetof(struct plan_feeding, binding));
+				struct plan_owning o = {v[i], v[j], v[k], v[i], fmin(v[j], 1), v[k], v[i], v[j], v[k], v[i], v[j], v[k], v[i]};
+				struct plan_owned w;
+				plan_owned_evaluate(&o, v[k], &w);
+				all_finite("owned", &w, sizeof w);
+				assert_true(isfinite(plan_break_even(&o, v[k])));
+				struct plan_tokens t = {v[i], v[j], v[k], v[k], v[i], v[j]};
+				struct plan_token_price p;
+				plan_token_price_evaluate(&t, v[j], &p);
+				all_finite("tokens", &p, sizeof p);
+				struct plan_node n = {.idle_w = v[i], .rated_w = v[j], .peak_share = fmin(v[k], 1), .units = v[k], .count = 8};
+				struct plan_room r = {.feed_w = v[i], .room_w = v[j], .rack_w = v[k], .racks = v[i], .overhead = v[j], .cdu_l_s = v[k], .cooling = &classes[i]};
+				struct plan_housing h;
+				plan_housing_evaluate(&r, &n, v[k], v[i], classes, 4, &h, NULL);
+				const double housing[] = {h.racks, h.node_w, h.rack_w, h.air_cfm, h.water_l_s};
+				all_finite("housing", housing, sizeof housing);
+				assert_true(h.nodes >= 0);
+			}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -516,6 +563,7 @@ int main(void)
 		cmocka_unit_test(critical_path),
 		cmocka_unit_test(later_items_never_make_it_earlier),
 		cmocka_unit_test(bad_schedules),
+		cmocka_unit_test(extremes_stay_finite),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
