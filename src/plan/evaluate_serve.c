@@ -101,7 +101,7 @@ int plan_evaluate_serve(const struct stave_plan *p, const struct plan_here *h, i
 	double money_s = r->money.total / w->days;
 	s->money_per_mtoken *= money_s, s->input_per_mtoken *= money_s, s->cached_per_mtoken *= money_s, s->output_per_mtoken *= money_s;
 	r->serving = true;
-	r->start_day = p->spec->start_day;
+	r->start_day = p->site[r->site].ready_p50_day > p->spec->start_day ? p->site[r->site].ready_p50_day : p->spec->start_day;
 	r->finish_p10_day = r->finish_p50_day = r->finish_p90_day = NAN;
 	r->objective = plan_objective(p, r);
 	return 0;

@@ -13,6 +13,7 @@
 
 #define MEMORY_SHARE 0.94  /* of a device's memory that a job may fill: the driver, the framework and fragments take the rest */
 #define KEPT_CHECKPOINTS 3
+#define STORAGE_TIMES 10   /* of the time that one takes to write, between two checkpoints */
 
 /* Adapters of rank r on every matrix: r (in + out) parameters each (Hu et al. 2021). */
 static double lora_parameters(const struct stave_shape *s, double rank)
@@ -152,6 +153,17 @@ static double spare_there(const struct plan_site *s, double nodes, double rate)
 	return fmin(sum, 1);
 }
 
+/* Between checkpoints: what is asked for, else the optimum, but in whole steps and no more often than leaves nine tenths of the storage to others: an asynchronous
+ * checkpoint stalls so little that the optimum alone would write without end. */
+static double interval_s(const struct plan_work_result *r, const struct plan_recovery *v)
+{
+	const struct plan_training_result *t = &r->train;
+	double wanted = r->work->checkpoint_interval_s;
+	if (isnan(wanted))
+		wanted = fmax(plan_interval_s(PLAN_EXACT, v), STORAGE_TIMES * t->checkpoint_write_s);
+	return fmax(ceil(wanted / t->step_s), 1) * t->step_s + v->checkpoint_s;
+}
+
 static int failures(const struct plan_here *h, const struct plan_scale *k, int gpus, struct plan_work_result *r, struct stave_err *err)
 {
 	struct plan_training_result *t = &r->train;
@@ -166,7 +178,7 @@ static int failures(const struct plan_here *h, const struct plan_scale *k, int g
 	                          .restart_s = (isnan(s->restart_s) ? plan_restart_s(gpus) : s->restart_s) + c.load_s};
 	struct plan_finish f;
 	t->ideal_s = t->steps * t->step_s;
-	plan_finish_forecast(&v, isnan(r->work->checkpoint_interval_s) ? 0 : r->work->checkpoint_interval_s, t->ideal_s, 0.3, &f);
+	plan_finish_forecast(&v, interval_s(r, &v), t->ideal_s, 0.3, &f);
 	t->mtbf_s = v.mtbf_s;
 	t->restart_s = v.restart_s;
 	t->interval_s = f.goodput.interval_s;
@@ -182,14 +194,17 @@ static int failures(const struct plan_here *h, const struct plan_scale *k, int g
 
 /* ---- the whole ---- */
 
-static void dates(struct plan_work_result *r)
+/* It begins when the site is ready; that date's own spread and the job's are independent, so their squares add. */
+static void dates(const struct stave_plan *p, struct plan_work_result *r)
 {
 	const struct plan_training_result *t = &r->train;
-	double ready = r->here.site->ready_day, start = r->work->start_day;
-	r->start_day = isnan(ready) || ready < start ? start : ready;
-	r->finish_p10_day = r->start_day + t->wall_p10_s / 86400;
-	r->finish_p50_day = r->start_day + t->wall_p50_s / 86400;
-	r->finish_p90_day = r->start_day + t->wall_p90_s / 86400;
+	const struct plan_site_result *s = &p->site[r->site];
+	double start = r->work->start_day, middle = t->wall_p50_s / 86400, early = (t->wall_p50_s - t->wall_p10_s) / 86400, late = (t->wall_p90_s - t->wall_p50_s) / 86400;
+	bool waits = s->ready_p50_day > start;
+	r->start_day = waits ? s->ready_p50_day : start;
+	r->finish_p50_day = r->start_day + middle;
+	r->finish_p10_day = r->finish_p50_day - (waits ? hypot(early, s->ready_p50_day - s->ready_p10_day) : early);
+	r->finish_p90_day = r->finish_p50_day + (waits ? hypot(late, s->ready_p90_day - s->ready_p50_day) : late);
 }
 
 int plan_evaluate_train(const struct stave_plan *p, const struct plan_here *h, int gpus, const struct plan_layout *fixed, const struct plan_scale *k, struct plan_work_result *r,
@@ -207,7 +222,7 @@ int plan_evaluate_train(const struct stave_plan *p, const struct plan_here *h, i
 	t->tokens_s = w->batch * w->seq / t->step_s;
 	if ((rc = failures(h, k, gpus, r, err)))
 		return rc;
-	dates(r);
+	dates(p, r);
 	double nodes = nodes_of(h, gpus);
 	struct plan_use use = {.nodes = nodes, .devices = gpus, .peak_nodes = nodes, .seconds = t->wall_p50_s, .busy = 1, .network_share = nodes / (h->nodes + h->spares)};
 	if ((rc = plan_bill_use(p, h, &use, &r->money, &r->footprint, err)))

@@ -8,6 +8,8 @@
 #include "plan/money.h"
 #include "plan/result.h"
 
+#define HOUSEHOLD_W 1500.0 /* a node below this stands under a desk: no cooling of its own */
+
 #define X(name, text, doc) text,
 const char *const plan_resource_name[PLAN_RESOURCE_COUNT] = {PLAN_RESOURCES(X)};
 #undef X
@@ -57,8 +59,8 @@ static int surroundings(const struct stave_plan *p, struct plan_here *h, struct 
 		if (names[i].name[0])
 			rc = plan_catalog_find(p->catalog, names[i].kind, names[i].name, NULL, names[i].out, err);
 	}
-	if (!h->cooling && p->catalog->coolings)
-		h->cooling = &p->catalog->cooling[0];
+	if (!rc && !h->cooling && h->own_node.rated_w > HOUSEHOLD_W)
+		rc = plan_catalog_find(p->catalog, "cooling", "plain-air", NULL, (const void **)&h->cooling, err);
 	return rc;
 }
 

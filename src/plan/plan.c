@@ -212,6 +212,8 @@ static int limits(struct stave_plan *p, struct stave_err *err)
 static int compute(struct stave_plan *p, struct stave_err *err)
 {
 	int rc = 0;
+	for (int i = 0; i < p->spec->sites && !rc; i++)
+		rc = plan_site_ready(p, i, &p->site[i], err);
 	for (int i = 0; i < p->spec->works && !rc; i++)
 		rc = place_work(p, i, err);
 	for (int i = 0; i < p->spec->works && !rc; i++) {

@@ -78,6 +78,19 @@ const char *plan_money_text(double amount, const char *currency, char out[48])
 const char *plan_energy_text(double j, char out[32]) { return plan_si_text(j / 3600, "Wh", out); }
 const char *plan_mass_text(double kg, char out[32]) { return kg >= 1000 ? plan_si_text(kg / 1000, "t", out) : plan_si_text(kg, "kg", out); }
 
+const char *plan_time_text(double s, char out[32])
+{
+	static const struct { double s; const char *unit; } units[] = {{31557600, "y"}, {86400, "d"}, {3600, "h"}, {60, "min"}, {1, "s"}, {1e-3, "ms"}, {1e-6, "us"}};
+	char digits[16];
+	size_t i = 0;
+	if (!isfinite(s) || s > 1e13)
+		return strcpy(out, isfinite(s) ? "ages" : "-");
+	while (i < 6 && s < 1.5 * units[i].s)
+		i++;
+	snprintf(out, 32, "%s %s", three(s / units[i].s, digits), units[i].unit);
+	return out;
+}
+
 const char *plan_day_text(double day, char out[16])
 {
 	struct tm t;

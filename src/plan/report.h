@@ -24,6 +24,8 @@ const char *plan_money_text(double amount, const char *currency, char out[48]);
 const char *plan_si_text(double v, const char *unit, char out[32]);
 const char *plan_energy_text(double j, char out[32]);
 const char *plan_mass_text(double kg, char out[32]);
+/* "12 ms", "3.4 min", "1.5 h", "23.1 d", "4.2 y". */
+const char *plan_time_text(double s, char out[32]);
 /* "2027-06-30"; "-" for NAN. */
 const char *plan_day_text(double day, char out[16]);
 

@@ -182,9 +182,9 @@ static void training(const struct stave_plan *p, const struct plan_work_result *
 	row(to, "step", "%.4g s, half of such forecasts within %.0f %%, nine in ten within %.0f %%", t->step_s, 100 * r->error_p50, 100 * r->error_p90);
 	row(to, "rate", "%s, MFU %.1f %%", plan_si_text(t->tokens_s, "tokens/s", b), 100 * t->step.mfu);
 	row(to, "memory of a device", "%s of %s", stave_bytes_text(b, t->step.memory.total), stave_bytes_text(c, r->here.accelerator->memory_bytes));
-	row(to, "checkpoint", "%s in %s every %s", plan_si_text(t->checkpoint_bytes, "B", a), stave_duration_text(b, t->checkpoint_write_s), stave_duration_text(c, t->interval_s));
+	row(to, "checkpoint", "%s in %s every %s", plan_si_text(t->checkpoint_bytes, "B", a), plan_time_text(t->checkpoint_write_s, b), plan_time_text(t->interval_s, c));
 	row(to, "failures", "%.3g expected, goodput %.1f %%", t->failures, 100 * t->goodput);
-	row(to, "time", "%s (p10 %s, p90 %s)", stave_duration_text(a, t->wall_p50_s), stave_duration_text(b, t->wall_p10_s), stave_duration_text(c, t->wall_p90_s));
+	row(to, "time", "%s (p10 %s, p90 %s)", plan_time_text(t->wall_p50_s, a), plan_time_text(t->wall_p10_s, b), plan_time_text(t->wall_p90_s, c));
 	if (isfinite(r->finish_p50_day))
 		row(to, "done", "%s (p10 %s, p90 %s)", plan_day_text(r->finish_p50_day, d), plan_day_text(r->finish_p10_day, e), plan_day_text(r->finish_p90_day, f));
 }

@@ -55,12 +55,12 @@ static void training(const struct stave_plan *p, const struct plan_work_result *
 	memory_line(&t->step.memory, r->here.accelerator->memory_bytes, to);
 	line(to, "storage");
 	fprintf(to, "load %s; checkpoint %s", plan_si_text(t->load_bytes_s, "B/s", b), plan_si_text(t->checkpoint_bytes, "B", c));
-	fprintf(to, " in %s every %s, %.2f %% stalled\n", stave_duration_text(b, t->checkpoint_write_s), stave_duration_text(c, t->interval_s), 100 * t->checkpoint_stall_s / t->interval_s);
+	fprintf(to, " in %s every %s, %.2f %% stalled\n", plan_time_text(t->checkpoint_write_s, b), plan_time_text(t->interval_s, c), 100 * t->checkpoint_stall_s / t->interval_s);
 	line(to, "failures");
-	fprintf(to, "one in %s, %.3g expected, goodput %.1f %%, %d spare nodes\n", stave_duration_text(b, t->mtbf_s), t->failures, 100 * t->goodput, r->here.spares);
+	fprintf(to, "one in %s, %.3g expected, goodput %.1f %%, %d spare nodes\n", plan_time_text(t->mtbf_s, b), t->failures, 100 * t->goodput, r->here.spares);
 	line(to, "time");
-	fprintf(to, "%s (p10 %s, ", stave_duration_text(a, t->wall_p50_s), stave_duration_text(b, t->wall_p10_s));
-	fprintf(to, "p90 %s)", stave_duration_text(c, t->wall_p90_s));
+	fprintf(to, "%s (p10 %s, ", plan_time_text(t->wall_p50_s, a), plan_time_text(t->wall_p10_s, b));
+	fprintf(to, "p90 %s)", plan_time_text(t->wall_p90_s, c));
 	if (isfinite(r->finish_p50_day))
 		fprintf(to, ", done %s (p10 %s, p90 %s)", plan_day_text(r->finish_p50_day, d), plan_day_text(r->finish_p10_day, e), plan_day_text(r->finish_p90_day, f));
 	if (isfinite(r->work->by_day))

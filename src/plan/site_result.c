@@ -67,7 +67,7 @@ static int add_prices(const struct stave_plan *p, int site, struct plan_site_res
 	return 0;
 }
 
-static int schedule(const struct stave_plan *p, int site, struct plan_site_result *out, struct stave_err *err)
+int plan_site_ready(const struct stave_plan *p, int site, struct plan_site_result *out, struct stave_err *err)
 {
 	const struct plan_site *s = &p->spec->site[site];
 	struct plan_item item[PLAN_BUILD_MAX];
@@ -100,11 +100,13 @@ static int schedule(const struct stave_plan *p, int site, struct plan_site_resul
 
 int plan_site_evaluate(const struct stave_plan *p, int site, struct plan_site_result *out, struct stave_err *err)
 {
-	struct plan_site_result r = {.needs_cooling = "none known", .capex = NAN, .owned_device_h = NAN, .rented_device_h = NAN, .break_even = NAN};
+	struct plan_site_result r = *out; /* with its date */
 	int rc = 0;
+	r.needs_cooling = "none known";
+	r.capex = r.owned_device_h = r.rented_device_h = r.break_even = NAN;
 	for (int i = 0; i < p->spec->site[site].pools && !rc; i++)
 		rc = add_pool(p, site, i, &r, err);
-	if (rc || (rc = add_prices(p, site, &r, err)) || (rc = schedule(p, site, &r, err)))
+	if (rc || (rc = add_prices(p, site, &r, err)))
 		return rc;
 	*out = r;
 	return 0;

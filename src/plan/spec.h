@@ -45,7 +45,7 @@ struct plan_rule { /* this accelerator (or any with at least so many flop/s) may
 	int regions, line;
 };
 struct plan_build {
-	char item[PLAN_NAME], after[4][PLAN_NAME];
+	char item[PLAN_NAME], after[8][PLAN_NAME];
 	int afters, line;
 	double low_s, likely_s, high_s;  /* NAN: the catalog's */
 };
