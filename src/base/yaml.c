@@ -34,7 +34,8 @@ struct builder {
 	int n, room;
 	struct stave_buf strings;
 	int open[DEPTH_MAX], depth; /* records of the containers we are in */
-	size_t key;                 /* of the entry whose value is awaited */
+	size_t key;                 /* of the entry whose value is awaited, and its line */
+	int key_line;
 	int documents;
 	struct stave_err *err;
 };
@@ -70,7 +71,7 @@ static int add(struct builder *b, const yaml_event_t *e, enum stave_yaml_kind ki
 		b->room = room;
 	}
 	int parent = b->depth ? b->open[b->depth - 1] : -1;
-	b->record[b->n] = (struct record){.kind = kind, .line = (int)e->start_mark.line + 1, .parent = parent, .key = b->key, .text = text};
+	b->record[b->n] = (struct record){.kind = kind, .line = b->key ? b->key_line : (int)e->start_mark.line + 1, .parent = parent, .key = b->key, .text = text};
 	if (parent >= 0)
 		b->record[parent].n++;
 	b->key = 0;
@@ -93,6 +94,7 @@ static int scalar(struct builder *b, const yaml_event_t *e)
 	if (!n)
 		return refuse(b, e, "an entry has no key; write 'key: value'");
 	b->key = keep(b, text, n);
+	b->key_line = (int)e->start_mark.line + 1;
 	return 0;
 }
 

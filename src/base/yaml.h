@@ -14,7 +14,7 @@
 enum stave_yaml_kind { STAVE_YAML_SCALAR, STAVE_YAML_MAP, STAVE_YAML_LIST };
 struct stave_yaml {
 	enum stave_yaml_kind kind;
-	int line;
+	int line;                 /* of its key, in a map */
 	const char *file;         /* as named to the reader, for errors */
 	const char *key;          /* in a map, else NULL */
 	const char *text;         /* of a scalar */

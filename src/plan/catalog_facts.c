@@ -116,7 +116,7 @@ static int accelerator_before(void *thing, struct stave_yaml *at, struct stave_e
 	return 0;
 }
 
-static int accelerator_after(void *thing, const void *previous, const struct stave_yaml *at, struct stave_err *err)
+static int accelerator_after(void *thing, const struct stave_yaml *at, struct stave_err *err)
 {
 	const struct plan_accelerator *a = thing;
 	bool any = false;
@@ -137,7 +137,7 @@ static int node_before(void *thing, struct stave_yaml *at, struct stave_err *err
 	return 0;
 }
 
-static int node_after(void *thing, const void *previous, const struct stave_yaml *at, struct stave_err *err)
+static int node_after(void *thing, const struct stave_yaml *at, struct stave_err *err)
 {
 	const struct plan_node *n = thing;
 	if (n->idle_w > n->rated_w)
@@ -145,15 +145,7 @@ static int node_after(void *thing, const void *previous, const struct stave_yaml
 	return 0;
 }
 
-static int cooling_after(void *thing, const void *previous, const struct stave_yaml *at, struct stave_err *err)
-{
-	const struct plan_cooling *c = thing, *weaker = previous;
-	if (weaker && c->rack_w <= weaker->rack_w)
-		return stave_yaml_error(at, err, "%s takes no more of a rack than %s before it; cooling classes go from weakest to strongest", c->name, weaker->name);
-	return 0;
-}
-
-static int lead_time_after(void *thing, const void *previous, const struct stave_yaml *at, struct stave_err *err)
+static int lead_time_after(void *thing, const struct stave_yaml *at, struct stave_err *err)
 {
 	const struct plan_lead_time *l = thing;
 	if (l->low_s > l->likely_s || l->likely_s > l->high_s)
@@ -161,7 +153,7 @@ static int lead_time_after(void *thing, const void *previous, const struct stave
 	return 0;
 }
 
-static int exchange_after(void *thing, const void *previous, const struct stave_yaml *at, struct stave_err *err)
+static int exchange_after(void *thing, const struct stave_yaml *at, struct stave_err *err)
 {
 	const char *c = ((const struct plan_exchange *)thing)->currency;
 	for (int i = 0; i < 3; i++)
@@ -192,7 +184,7 @@ static int model_before(void *thing, struct stave_yaml *at, struct stave_err *er
 	return 0;
 }
 
-static int model_after(void *thing, const void *previous, const struct stave_yaml *at, struct stave_err *err)
+static int model_after(void *thing, const struct stave_yaml *at, struct stave_err *err)
 {
 	struct plan_model *m = thing;
 	struct stave_shape *s = &m->shape;
@@ -216,7 +208,7 @@ const struct plan_kind plan_kinds[PLAN_KINDS] = {
 	KIND("node", "nodes.yaml", plan_node, name, node, nodes, .facts = node_facts, .before = node_before, .after = node_after),
 	KIND("network", "networks.yaml", plan_network, name, network, networks, .facts = network_facts),
 	KIND("storage", "storage.yaml", plan_storage, name, storage, storages, .facts = storage_facts),
-	KIND("cooling", "cooling.yaml", plan_cooling, name, cooling, coolings, .facts = cooling_facts, .after = cooling_after),
+	KIND("cooling", "cooling.yaml", plan_cooling, name, cooling, coolings, .facts = cooling_facts),
 	KIND("grid", "grids.yaml", plan_grid, name, grid, grids, .facts = grid_facts),
 	KIND("lead_time", "lead-times.yaml", plan_lead_time, name, lead_time, lead_times, .facts = lead_time_facts, .after = lead_time_after),
 	KIND("exchange", "prices.yaml", plan_exchange, currency, exchange, exchanges, .facts = exchange_facts, .after = exchange_after),

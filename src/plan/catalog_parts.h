@@ -36,9 +36,9 @@ struct plan_kind {
 	size_t size, name_size;   /* of a thing and of the name it begins with */
 	size_t array, count;      /* offsets in struct plan_catalog */
 	const struct plan_fact *facts;
-	/* Before its facts are read and after; either may be NULL. `previous` is the thing before it, NULL for the first. */
+	/* Before its facts are read and after; either may be NULL. */
 	int (*before)(void *thing, struct stave_yaml *at, struct stave_err *err);
-	int (*after)(void *thing, const void *previous, const struct stave_yaml *at, struct stave_err *err);
+	int (*after)(void *thing, const struct stave_yaml *at, struct stave_err *err);
 	/* What follows from its facts and people ask for first; NULL: nothing. */
 	const char *derived;
 	double (*derive)(const void *thing);

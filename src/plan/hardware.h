@@ -125,7 +125,8 @@ struct plan_catalog {
 	int accelerators, nodes, networks, storages, coolings, grids, lead_times, exchanges, models;
 	struct stave_yaml *fits_train, *fits_serve; /* catalog/fits-train.yaml, fits-serve.yaml as trees: constants per (accelerator, software stack) with their residuals */
 };
-/* The catalog built into the program; `dir` (may be NULL): files there replace those built in. */
+/* The catalog built into the program; `dir` (may be NULL): files there add things to those built in, or replace them by name; the files of fits replace the
+ * whole file. STAVE_ECONFIG with file and line. */
 int plan_catalog_open(struct plan_catalog **out, const char *dir, struct stave_err *err);
 void plan_catalog_close(struct plan_catalog *c);
 /* By name or alias standing as whole words in `name`, a count before it ("8xH100") aside: case, '-', '_' and blanks do not count,
