@@ -69,7 +69,7 @@ int plan_bill_owning(const struct stave_plan *p, const struct plan_here *h, stru
 	if ((rc = node_price(p, h, &node, err)) || (rc = plan_bill_energy_j(p, h, &energy, err)) ||
 	    (rc = optional(p, &s->staff_s, PLAN_YEAR_S, &o.staff_year, err)) || (rc = optional(p, &s->space_s, PLAN_YEAR_S, &o.space_year, err)) ||
 	    (rc = optional(p, &s->building_w, draw.peak_w / 1000, &o.building, err)) ||
-	    (h->network && (rc = optional(p, &h->network->port, all, &o.network, err))) || (h->storage && (rc = optional(p, &h->storage->price, 1, &o.storage, err))))
+	    (h->network && (rc = optional(p, &h->network->port, all * h->node->nics, &o.network, err))) || (h->storage && (rc = optional(p, &h->storage->price, 1, &o.storage, err))))
 		return rc;
 	o.devices = node * all;
 	o.idle_energy_year = draw.idle_w * pue * PLAN_YEAR_S * energy;
@@ -85,7 +85,7 @@ static void consume(const struct plan_here *h, const struct plan_use *u, struct 
 	struct plan_impact impact;
 	double nodes = u->nodes, share = fmin(u->network_share, 1);
 	plan_draw_evaluate(h->node, nodes, nodes, u->busy, NULL, NULL, &draw);
-	double other = ((h->network ? h->network->port_w * (h->nodes + h->spares) : 0) + (h->storage ? h->storage->power_w : 0)) * share;
+	double other = ((h->network ? h->network->port_w * h->node->nics * (h->nodes + h->spares) : 0) + (h->storage ? h->storage->power_w : 0)) * share;
 	struct plan_consumption c = {
 		.it_mean_w = draw.mean_w + other, .seconds = u->seconds, .pue = plan_bill_pue(h), .life_s = s->life_s,
 		.water_l_per_j = !isnan(s->water_l_per_j) ? s->water_l_per_j : h->cooling ? h->cooling->water_l_per_j : 0,

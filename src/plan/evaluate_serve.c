@@ -76,6 +76,24 @@ static int choose(const struct stave_plan *p, const struct plan_here *h, int tp,
 	return rc;
 }
 
+/* The load curve owned, rented, and the cheapest of both, per hour of it. */
+static int mix(const struct stave_plan *p, const struct plan_here *h, struct plan_serving_result *s, const double *hourly, struct stave_err *err)
+{
+	struct plan_owning o;
+	struct plan_owned owned;
+	double rent_s, load[24], hours = PLAN_YEAR_S / 3600;
+	int rc;
+	s->best.total_hour = s->rent.total_hour = s->own.total_hour = s->best.owned = s->best.rented_share = NAN;
+	if ((rc = plan_bill_owning(p, h, &o, err)) || (rc = plan_bill_rent_s(p, h, &rent_s, err)) || !isfinite(rent_s) || !isfinite(o.devices) || !isfinite(o.busy_energy_year))
+		return rc;
+	plan_owned_evaluate(&o, 1, &owned);
+	for (int i = 0; i < 24; i++)
+		load[i] = hourly[i] / s->choice.capacity_s * s->gpus_replica;
+	double once = (o.staff_year + o.space_year) / hours, fixed = owned.fixed_year / o.count / hours - once / o.count;
+	plan_hybrid_choose(load, 24, h->node->count, fixed, o.busy_energy_year / o.count / hours, once, rent_s * 3600, &s->best, &s->rent, &s->own);
+	return 0;
+}
+
 int plan_evaluate_serve(const struct stave_plan *p, const struct plan_here *h, int tp, const struct plan_scale *k, struct plan_work_result *r, struct stave_err *err)
 {
 	struct plan_serving_result *s = &r->serve;
@@ -97,6 +115,8 @@ int plan_evaluate_serve(const struct stave_plan *p, const struct plan_here *h, i
 	double busy = s->mean_rate / fmax(s->choice.capacity_s * devices / s->gpus_replica, 1e-12) * s->choice.at_capacity.busy_share;
 	struct plan_use use = {.nodes = nodes, .devices = devices, .peak_nodes = peak, .seconds = w->days, .busy = fmin(busy, 1), .network_share = nodes / (h->nodes + h->spares)};
 	if ((rc = plan_bill_use(p, h, &use, &r->money, &r->footprint, err)))
+		return rc;
+	if ((rc = mix(p, h, s, w->hourly, err)))
 		return rc;
 	double money_s = r->money.total / w->days;
 	s->money_per_mtoken *= money_s, s->input_per_mtoken *= money_s, s->cached_per_mtoken *= money_s, s->output_per_mtoken *= money_s;

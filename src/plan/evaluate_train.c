@@ -140,19 +140,6 @@ static int checkpoint(const struct plan_here *h, const struct plan_scale *k, dou
 	return rc;
 }
 
-/* Probability that a failed node finds a spare: fewer than so many are in repair (Poisson, Palm's theorem). Spares not given: as many as it takes. */
-static double spare_there(const struct plan_site *s, double nodes, double rate)
-{
-	if (isnan(s->spares))
-		return 1;
-	double mean = nodes * rate * s->repair_s, term = exp(-mean), sum = 0;
-	for (int i = 0; i < s->spares && i < 100000; i++) {
-		sum += term;
-		term *= mean / (i + 1);
-	}
-	return fmin(sum, 1);
-}
-
 /* Between checkpoints: what is asked for, else the optimum, but in whole steps and no more often than leaves nine tenths of the storage to others: an asynchronous
  * checkpoint stalls so little that the optimum alone would write without end. */
 static double interval_s(const struct plan_work_result *r, const struct plan_recovery *v)
@@ -174,16 +161,19 @@ static int failures(const struct plan_here *h, const struct plan_scale *k, int g
 	if (rc)
 		return rc;
 	struct plan_recovery v = {.mtbf_s = plan_job_mtbf_s(nodes, rate), .checkpoint_s = c.stall_s, .exposed_s = c.exposed_s,
-	                          .down_s = (1 - spare_there(s, nodes, rate)) * s->repair_s,
+	                          .down_s = (isnan(s->spares) ? 0 : 1 - plan_spare_share(nodes, rate, s->repair_s, s->spares)) * s->repair_s,
 	                          .restart_s = (isnan(s->restart_s) ? plan_restart_s(gpus) : s->restart_s) + c.load_s};
 	struct plan_finish f;
+	double spread; /* of what other fleets' rates say of this one's */
+	plan_failure_rate_typical(NULL, &spread);
 	t->ideal_s = t->steps * t->step_s;
-	plan_finish_forecast(&v, interval_s(r, &v), t->ideal_s, 0.3, &f);
+	plan_finish_forecast(&v, interval_s(r, &v), t->ideal_s, spread, &f);
 	t->mtbf_s = v.mtbf_s;
 	t->restart_s = v.restart_s;
 	t->interval_s = f.goodput.interval_s;
 	t->goodput = f.goodput.useful;
 	t->failures = f.failures;
+	t->spares_wanted = plan_spares(nodes, rate, s->repair_s, 0.99);
 	/* the step's own error beside the failures' luck: independent, so their squares add */
 	double p90 = hypot(f.p90_s - f.p50_s, r->error_p90 * f.p50_s * 0.78), p10 = hypot(f.p50_s - f.p10_s, r->error_p90 * f.p50_s * 0.78);
 	t->wall_p50_s = f.p50_s;
@@ -194,14 +184,22 @@ static int failures(const struct plan_here *h, const struct plan_scale *k, int g
 
 /* ---- the whole ---- */
 
-/* It begins when the site is ready; that date's own spread and the job's are independent, so their squares add. */
+/* The data's way to the site. */
+static double stage_s(const struct plan_here *h, const struct plan_work *w)
+{
+	if (isnan(h->site->uplink_bytes_s))
+		return 0;
+	return plan_staging_s(w->tokens * w->bytes_per_token, h->site->uplink_bytes_s, h->storage ? h->storage->write_bytes_s : 0);
+}
+
+/* It begins when the site is ready and the data is there; that date's own spread and the job's are independent, so their squares add. */
 static void dates(const struct stave_plan *p, struct plan_work_result *r)
 {
 	const struct plan_training_result *t = &r->train;
 	const struct plan_site_result *s = &p->site[r->site];
 	double start = r->work->start_day, middle = t->wall_p50_s / 86400, early = (t->wall_p50_s - t->wall_p10_s) / 86400, late = (t->wall_p90_s - t->wall_p50_s) / 86400;
 	bool waits = s->ready_p50_day > start;
-	r->start_day = waits ? s->ready_p50_day : start;
+	r->start_day = (waits ? s->ready_p50_day : start) + t->stage_s / 86400;
 	r->finish_p50_day = r->start_day + middle;
 	r->finish_p10_day = r->finish_p50_day - (waits ? hypot(early, s->ready_p50_day - s->ready_p10_day) : early);
 	r->finish_p90_day = r->finish_p50_day + (waits ? hypot(late, s->ready_p90_day - s->ready_p50_day) : late);
@@ -216,6 +214,7 @@ int plan_evaluate_train(const struct stave_plan *p, const struct plan_here *h, i
 	if (rc)
 		return rc;
 	t->gpus = gpus;
+	t->stage_s = stage_s(h, w);
 	t->steps = ceil(w->tokens / (w->batch * w->seq));
 	t->step_s = t->step.total_s * (1 + w->straggler);
 	feed(h, k, nodes_of(h, gpus), t, w);

@@ -42,7 +42,7 @@ static int add_pool(const struct stave_plan *p, struct parts *f, int site, int p
 	if (!pool) {
 		double kg = !isnan(s->kg_per_j) ? s->kg_per_j : h.grid ? h.grid->kg_per_j : 0;
 		f->site[site] = (struct plan_fleet_site){.name = s->name, .pue = plan_bill_pue(&h), .cap_w = or_zero(s->power_w), .throttle_floor = 0.5, .throttle_exponent = 2,
-		                                         .other_w = (h.network ? h.network->port_w * (h.nodes + h.spares) : 0) + (h.storage ? h.storage->power_w : 0),
+		                                         .other_w = (h.network ? h.network->port_w * h.node->nics * (h.nodes + h.spares) : 0) + (h.storage ? h.storage->power_w : 0),
 		                                         .price_per_j = s->rented ? 0 : or_zero(energy), .kg_per_j = kg};
 		f->first_pool[site] = f->pools;
 	}

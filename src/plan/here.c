@@ -88,7 +88,7 @@ static int housed(const struct stave_plan *p, struct plan_here *h, const struct 
 	*out = wanted;
 	if (h->own_node.rated_w <= 0)
 		return 0;
-	double other = (h->network ? h->network->port_w * wanted : 0) + (h->storage ? h->storage->power_w : 0);
+	double other = (h->network ? h->network->port_w * h->own_node.nics * wanted : 0) + (h->storage ? h->storage->power_w : 0);
 	struct stave_err why;
 	int rc = plan_housing_evaluate(&room, &h->own_node, wanted, other, p->catalog->cooling, p->catalog->coolings, &house, &why);
 	if (rc != STAVE_ENOFIT)

@@ -57,16 +57,16 @@ static void barrel(const struct plan_work_result *r, FILE *to)
 	double most = r->stave[0].gain > 1e-9 ? r->stave[0].gain : 1e-9, width = (BARREL_W - 40.) / r->staves;
 	double tallest = STAVE_FLOOR - STAVE_TOP, water = STAVE_FLOOR - 0.35 * tallest;
 	fprintf(to, "<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"the barrel and its staves\">\n", BARREL_W, BARREL_H);
-	fprintf(to, "<rect x=\"20\" y=\"%.1f\" width=\"%d\" height=\"%.1f\" fill=\"#cfe6f5\"/>\n", water, BARREL_W - 40, STAVE_FLOOR - water);
 	for (int i = 0; i < r->staves; i++) {
 		const struct plan_stave *s = &r->stave[i];
 		double part = s->gain > 0 ? s->gain / most : 0, h = tallest * (1 - 0.65 * part), x = 20 + i * width;
 		fprintf(to, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\" fill-opacity=\".75\" stroke=\"#5b3a1e\"/>\n", x + 2, STAVE_FLOOR - h, width - 4, h,
 		        i ? "#b98b5e" : "#c0392b");
-		fprintf(to, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\" textLength=\"%.0f\" lengthAdjust=\"spacingAndGlyphs\">%s</text>\n", x + width / 2, STAVE_FLOOR + 16, width - 6,
-		        plan_resource_name[s->resource]);
+		fprintf(to, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\" style=\"font-size:%.0fpx\">%s</text>\n", x + width / 2, STAVE_FLOOR + 16,
+		        fmin(12, 1.7 * (width - 4) / strlen(plan_resource_name[s->resource])), plan_resource_name[s->resource]);
 		fprintf(to, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.1f %%</text>\n", x + width / 2, STAVE_FLOOR + 32, -100 * s->gain);
 	}
+	fprintf(to, "<rect x=\"20\" y=\"%.1f\" width=\"%d\" height=\"%.1f\" fill=\"#5fa3d9\" opacity=\".35\"/>\n", water, BARREL_W - 40, STAVE_FLOOR - water);
 	fprintf(to, "<path d=\"M20 60H%d M20 %dH%d\" stroke=\"#555\" stroke-width=\"5\" fill=\"none\" opacity=\".5\"/>\n", BARREL_W - 20, STAVE_FLOOR - 25, BARREL_W - 20);
 	fputs("</svg>\n<p class=\"grey\">Below each stave: what ten percent more of it changes. The red one is the shortest; the water cannot stand higher.</p>\n", to);
 }
@@ -130,8 +130,8 @@ static void pareto(const struct stave_plan *p, const struct plan_training_result
 	for (int i = 0; i < t->points; i++) {
 		const struct plan_point *q = &t->point[i];
 		double x = at_x(&a, q->wall_s / 86400), v = at_y(&a, priced ? q->money : q->energy_j / 3.6e9);
-		fprintf(to, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\" fill=\"%s\" stroke=\"#3b6ea5\"><title>%s</title></circle><text x=\"%.1f\" y=\"%.1f\">%d</text>\n", x, v,
-		        3 + 5 * sqrt(q->energy_j / energy), q->front ? "#3b6ea5" : "none", plan_energy_text(q->energy_j, label), x + 9, v - 5, q->gpus);
+		fprintf(to, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\" fill=\"%s\" stroke=\"#3b6ea5\"><title>%s</title></circle><text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%d</text>\n", x, v,
+		        3 + 5 * sqrt(q->energy_j / energy), q->front ? "#3b6ea5" : "none", plan_energy_text(q->energy_j, label), x - 9, v + 14, q->gpus);
 	}
 	fputs("</svg>\n<p class=\"grey\">Number of devices beside each point, energy as its size; filled: none is better in time, money and energy at once.</p>\n", to);
 }

@@ -126,6 +126,8 @@ static json_t *training(const struct plan_work_result *r)
 	real(o, "goodput", t->goodput);
 	real(o, "restart_s", t->restart_s);
 	whole(o, "spare_nodes", r->here.spares);
+	real(o, "spare_nodes_wanted", t->spares_wanted);
+	real(o, "data_staging_s", t->stage_s);
 	real(o, "ideal_s", t->ideal_s);
 	real(o, "wall_p10_s", t->wall_p10_s);
 	real(o, "wall_p50_s", t->wall_p50_s);
@@ -163,6 +165,11 @@ static json_t *serving(const struct plan_work_result *r)
 	for (size_t i = 0; i < sizeof n / sizeof *n; i++)
 		real(o, n[i].key, n[i].v);
 	json_object_set_new(o, "split", json_boolean(s->choice.split));
+	real(o, "owned_cost_per_hour", s->own.total_hour);
+	real(o, "rented_cost_per_hour", s->rent.total_hour);
+	real(o, "hybrid_cost_per_hour", s->best.total_hour);
+	real(o, "hybrid_owned_devices", s->best.owned);
+	real(o, "hybrid_rented_share", s->best.rented_share);
 	return o;
 }
 

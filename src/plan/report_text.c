@@ -54,10 +54,13 @@ static void training(const struct stave_plan *p, const struct plan_work_result *
 	step_bar(&t->step, to);
 	memory_line(&t->step.memory, r->here.accelerator->memory_bytes, to);
 	line(to, "storage");
+	if (t->stage_s > 0)
+		fprintf(to, "data there after %s; ", plan_time_text(t->stage_s, b));
 	fprintf(to, "load %s; checkpoint %s", plan_si_text(t->load_bytes_s, "B/s", b), plan_si_text(t->checkpoint_bytes, "B", c));
 	fprintf(to, " in %s every %s, %.2f %% stalled\n", plan_time_text(t->checkpoint_write_s, b), plan_time_text(t->interval_s, c), 100 * t->checkpoint_stall_s / t->interval_s);
 	line(to, "failures");
-	fprintf(to, "one in %s, %.3g expected, goodput %.1f %%, %d spare nodes\n", plan_time_text(t->mtbf_s, b), t->failures, 100 * t->goodput, r->here.spares);
+	fprintf(to, "one in %s, %.3g expected, goodput %.1f %%; %d spare nodes, %.0f would do for 99 %%\n", plan_time_text(t->mtbf_s, b), t->failures, 100 * t->goodput, r->here.spares,
+	        t->spares_wanted);
 	line(to, "time");
 	fprintf(to, "%s (p10 %s, ", plan_time_text(t->wall_p50_s, a), plan_time_text(t->wall_p10_s, b));
 	fprintf(to, "p90 %s)", plan_time_text(t->wall_p90_s, c));
@@ -89,6 +92,11 @@ static void serving(const struct stave_plan *p, const struct plan_work_result *r
 	line(to, "time");
 	fprintf(to, "of an iteration: weights %.0f, cache %.0f, arithmetic %.0f, launches %.0f, communication %.0f %%\n", 100 * v->weights_s, 100 * v->kv_s, 100 * v->flops_s,
 	        100 * v->launch_s, 100 * v->comm_s);
+	if (isfinite(s->best.total_hour)) {
+		line(to, "owning");
+		fprintf(to, "an hour of this load costs %s owned, %s rented, ", plan_money_text(s->own.total_hour, p->spec->currency, a), plan_money_text(s->rent.total_hour, p->spec->currency, b));
+		fprintf(to, "%s with %.0f devices owned and %.0f %% rented\n", plan_money_text(s->best.total_hour, p->spec->currency, c), s->best.owned, 100 * s->best.rented_share);
+	}
 	line(to, "price");
 	fprintf(to, "a million tokens: %s; input %s, cached %s,", plan_money_text(s->money_per_mtoken, p->spec->currency, a), plan_money_text(s->input_per_mtoken, p->spec->currency, b),
 	        plan_money_text(s->cached_per_mtoken, p->spec->currency, c));

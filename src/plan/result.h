@@ -3,6 +3,7 @@
 #ifndef STAVE_PLAN_RESULT_H
 #define STAVE_PLAN_RESULT_H
 
+#include "plan/money.h"
 #include "plan/serve.h"
 #include "plan/spec.h"
 
@@ -70,7 +71,8 @@ struct plan_training_result {
 	double steps, step_s;                /* step_s: with stragglers and data waits */
 	double load_bytes_s, load_limit_bytes_s, wait_share;
 	double checkpoint_bytes, checkpoint_write_s, checkpoint_stall_s, interval_s;
-	double mtbf_s, failures, goodput, restart_s;
+	double mtbf_s, failures, goodput, restart_s, spares_wanted; /* wanted: so that 99 of 100 failed nodes find one */
+	double stage_s;                      /* bringing the data to the site, before the job */
 	double ideal_s, wall_p10_s, wall_p50_s, wall_p90_s;
 	double tokens_s;
 };
@@ -79,6 +81,7 @@ struct plan_serving_result {
 	struct plan_serve_memory memory;
 	double peak_rate, mean_rate, tokens_day;
 	int gpus_replica, gpus_peak;
+	struct plan_mix best, rent, own;     /* an hour of the load curve: the cheapest base owned and the rest rented, all rented, all owned; NAN without prices */
 	double money_per_mtoken, input_per_mtoken, cached_per_mtoken, output_per_mtoken;
 };
 struct plan_stave {

@@ -88,6 +88,7 @@ static const struct plan_key site_keys[] = {
 	WORD(plan_site, "region", region, "for residency and export (the grid's)"),
 	WORD(plan_site, "cooling", cooling, "catalog cooling class (plain air)"),
 	BOOL(plan_site, "rented", rented, 0, "the devices are rented by the hour, not owned"),
+	Q(plan_site, "uplink", uplink_bytes_s, STAVE_BYTE_RATE, NAN, 1, 1e18, "over which training data comes to the site before a job (it is there)"),
 	Q(plan_site, "power", power_w, STAVE_WATTS, NAN, 1, 1e12, "what the utility gives, all included"),
 	Q(plan_site, "rack", rack_w, STAVE_WATTS, NAN, 1, 1e9, "what a rack may draw"),
 	Q(plan_site, "pue", pue, STAVE_NUMBER, NAN, 1, 10, "facility energy over IT energy (the cooling class's)"),
