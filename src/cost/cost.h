@@ -102,4 +102,32 @@ int stave_cost_logit_rows(const struct stave_shape *s, int64_t rows, enum stave_
  * `bytes` and a measured rate both count by. 0 for a class or pass that does not exist. */
 double stave_cost_value_bytes(const char *rate, enum stave_pass pass, enum stave_dtype dtype);
 
+/* ---- a layer in closed form (closed.c): what a planner needs for hardware that is not here ---- */
+
+/* One matrix product that every token passes, (tokens, k) x (k, n), run `blocks` times over with weights of their own: a mixture has one block per
+ * expert, and a token passes `used` of them. split: over tensor-parallel ranks, 'n' its columns, 'k' its rows, 0 not at all (the router). */
+struct stave_closed_product {
+	double k, n, blocks, used;
+	char split;
+};
+struct stave_closed {
+	int products;
+	struct stave_closed_product product[6];
+	/* parameters; layers' and ends' sum is stave_shape_params */
+	double layer_params;      /* of one layer, experts included */
+	double expert_params;     /* of one layer, in its experts */
+	double embed_params;      /* token and position tables, token types */
+	double head_params;       /* classifier where it is not the embedding, and last norm */
+	double query, key_value;  /* widths H D and K D */
+	double up, inner;         /* columns of the first feed-forward product and of its result, of the experts a token passes */
+};
+void stave_closed_of(const struct stave_shape *s, struct stave_closed *out);
+/* Flops of one token through the products of one layer, forward: 2 k n each, of experts only those used. */
+double stave_closed_layer_flops(const struct stave_closed *c);
+/* Flops of q.k and p.v of one token of a sequence of `seq`, one layer, forward: 4 seq H D, the causal half not discounted. */
+double stave_closed_attention_flops(const struct stave_closed *c, double seq);
+/* Hardware flops of a step of B sequences when every layer is computed twice (Narayanan et al., SC21, eq. 3, for any shape): 8 forward units of the
+ * layers' products and attention, 6 of the classifier. recompute 0: 6 units; 0 to 1: of that share of the layers. */
+double stave_closed_step_flops(const struct stave_shape *s, double B, double seq, double recompute);
+
 #endif
