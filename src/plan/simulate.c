@@ -106,8 +106,9 @@ static void begin_nodes(struct plan_sim *f, int pool, int first, int replication
 	const struct plan_fleet_pool *in = &f->in->pool[pool];
 	for (int n = first + in->nodes - 1; n >= first; n--) {
 		f->node[n] = (struct plan_sim_node){.random = plan_random_stream(f->in->seed, (uint64_t)replication, STREAM_NODE, (uint64_t)n),
-		                                    .since_us = -plan_sim_us(in->age_s), .pool = (int16_t)pool};
+		                                    .pool = (int16_t)pool};
 		plan_node_insert(f, &f->pool[pool].first_free, n, PLAN_PLACE_FREE, PLAN_NONE);
+		plan_node_past(f, n);
 		plan_node_age(f, n);
 	}
 }

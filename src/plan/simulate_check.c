@@ -6,7 +6,7 @@
 #include "plan/simulate.h"
 
 enum { MOST_SITES = 64, MOST_POOLS = 256, MOST_POOLS_OF_SITE = 32, MOST_WINDOWS = 4096, MOST_NODES = 1000000, MOST_JOBS = 1000000, MOST_REPLICATIONS = 1000 };
-static const double most_events = 2e8, most_seconds = 10 * 365.25 * 86400, most_load = 1e15;
+static const double most_events = 1e8, most_seconds = 10 * 365.25 * 86400, most_load = 1e15;
 
 struct owner { const char *kind, *name; long index; };
 

@@ -1,7 +1,8 @@
 /* Nodes of a simulated fleet: when they fail, how long repairs take, which list they are in, and maintenance windows.
  *
- * A node's hazard is a Weibull in the time since its last repair, whose mean life is 1 / failure rate, plus an excess for new nodes that decays with calendar
- * age; the next failure is the earlier of the two, each drawn by inverting its cumulative hazard from the node's present age. */
+ * A node's hazard is a Weibull in the time since its last failure, whose mean life is 1 / failure rate, plus an excess for new nodes that decays with calendar
+ * age; the next failure is the earlier of the two, each drawn by inverting its cumulative hazard from the node's present age. Every failure, also one that a
+ * restart cures, begins a new life, so that failures come at the stated rate whatever the shape. */
 #include <math.h>
 
 #include "plan/simulate_state.h"
@@ -79,6 +80,22 @@ void plan_node_age(struct plan_sim *f, int n)
 	plan_heap_set(&f->events, n, (double)(f->now_us + (us > 0 ? us : 1)));
 }
 
+/* Lives up to the beginning, of a node that has been in use for a while; after a few mean lives its age no longer depends on how it began. */
+void plan_node_past(struct plan_sim *f, int n)
+{
+	enum { LIVES = 8 };
+	struct plan_sim_node *node = &f->node[n];
+	const struct plan_sim_pool *p = &f->pool[node->pool];
+	double t = p->in->failure_rate_s > 0 ? -fmin(p->in->age_s, LIVES / p->in->failure_rate_s) : 0, shape = p->in->weibull_shape;
+	node->since_us = 0;
+	if (shape <= 0 || shape == 1)
+		return; /* memoryless: any age will do */
+	for (double life = 0; t + life < 0; life = weibull_left(&node->random, shape, p->weibull_scale_s, 0)) {
+		t += life;
+		node->since_us = plan_sim_us(t);
+	}
+}
+
 /* ---- lists ---- */
 
 void plan_node_insert(struct plan_sim *f, int32_t *head, int n, enum plan_place place, int32_t owner)
@@ -106,6 +123,12 @@ void plan_node_remove(struct plan_sim *f, int32_t *head, int n)
 
 /* ---- failure and repair ---- */
 
+static void renew(struct plan_sim *f, int n)
+{
+	f->node[n].since_us = f->now_us;
+	plan_node_age(f, n);
+}
+
 static void free_again(struct plan_sim *f, int n)
 {
 	struct plan_sim_pool *p = &f->pool[f->node[n].pool];
@@ -122,8 +145,7 @@ static void repaired(struct plan_sim *f, int n)
 	s->state[PLAN_NODE_DOWN]--;
 	s->state[PLAN_NODE_IDLE]++;
 	s->up_mw += f->pool[node->pool].idle_mw;
-	node->since_us = f->now_us;
-	plan_node_age(f, n);
+	renew(f, n);
 	free_again(f, n);
 }
 
@@ -150,7 +172,7 @@ static void fails(struct plan_sim *f, int n)
 	if (gang != PLAN_NONE)
 		plan_gang_fail(f, gang, n, soft);
 	if (soft) {
-		plan_node_age(f, n);
+		renew(f, n);
 		return;
 	}
 	if (gang == PLAN_NONE) {
@@ -168,7 +190,7 @@ void plan_node_event(struct plan_sim *f, int n)
 	if (node->place == PLAN_PLACE_REPAIR)
 		repaired(f, n);
 	else if (node->place == PLAN_PLACE_WINDOW)
-		plan_node_age(f, n); /* whoever services it sees to it that it does not fail meanwhile */
+		renew(f, n); /* whoever services it sees to it that it does not fail meanwhile */
 	else
 		fails(f, n);
 }

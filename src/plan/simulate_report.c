@@ -6,7 +6,7 @@
 #include "base/sys.h"
 #include "plan/simulate.h"
 
-enum { CURVE = 64, ROWS = 12 };
+enum { CURVE = 64, TRAINING_ROWS = 10, SERVING_ROWS = 4 };
 
 static const char *const stave_words[PLAN_STAVES] = {
 	[PLAN_STAVE_NODES] = "nodes", [PLAN_STAVE_POWER] = "power", [PLAN_STAVE_FAILURES] = "failures", [PLAN_STAVE_CHECKPOINTS] = "checkpoints", [PLAN_STAVE_STARTS] = "starts",
@@ -97,11 +97,11 @@ static void text_curve(const struct plan_simulation *s, FILE *to, const char *la
 	char scale[96];
 	double mean = sum / s->samples;
 	if (what == POWER)
-		snprintf(scale, sizeof scale, "mean %.4g kW, 0 to %.4g", mean * 1e-3, top * 1e-3);
+		snprintf(scale, sizeof scale, "mean %.5g kW, 0 to %.5g", mean * 1e-3, top * 1e-3);
 	else if (what == QUEUE)
 		snprintf(scale, sizeof scale, "mean %.4g nodes wanted, 0 to %.4g", mean, top);
 	else
-		snprintf(scale, sizeof scale, "mean %.1f %%, 0 to %.0f %%", mean * 100, (what == UTILISATION ? 1 : top) * 100);
+		snprintf(scale, sizeof scale, "mean %.3g %%, 0 to %.3g %%", mean * 100, (what == UTILISATION ? 1 : top) * 100);
 	curve(to, label, v, s->samples, what == UTILISATION ? 1 : top, scale);
 }
 
@@ -134,15 +134,24 @@ static void text_job(const struct plan_simulation *s, FILE *to, int i)
 	fputc('\n', to);
 }
 
+/* The first few of a kind. */
+static void text_kind(const struct plan_simulation *s, FILE *to, enum plan_fleet_kind kind, int rows)
+{
+	long n = 0;
+	for (int i = 0; i < s->fleet->jobs; i++)
+		if (s->fleet->job[i].kind == kind && n++ < rows)
+			text_job(s, to, i);
+	if (n > rows)
+		fprintf(to, "  ... %ld more, all of them with --json\n", n - rows);
+}
+
 static void text_jobs(const struct plan_simulation *s, FILE *to)
 {
 	if (!s->fleet->jobs)
 		return;
 	fprintf(to, "\n  %-20s %9s %9s %7s %7s %9s %9s %6s%s\n", "job", "start", "finish", "done", "goodput", "waited", "lost", "failed", s->fleet->replications > 1 ? "   p10 end   p90 end" : "");
-	for (int i = 0; i < s->fleet->jobs && i < ROWS; i++)
-		text_job(s, to, i);
-	if (s->fleet->jobs > ROWS)
-		fprintf(to, "  ... %ld more jobs, all of them with --json\n", (long)s->fleet->jobs - ROWS);
+	text_kind(s, to, PLAN_FLEET_TRAIN, TRAINING_ROWS);
+	text_kind(s, to, PLAN_FLEET_SERVE, SERVING_ROWS);
 }
 
 static void text_figure(const struct plan_simulation *s, FILE *to, enum plan_fleet_figure k, double unit, const char *form)
@@ -159,8 +168,8 @@ static void text_figures(const struct plan_simulation *s, FILE *to)
 	text_figure(s, to, PLAN_FIGURE_GOODPUT, 100, " · training goodput %.1f %%");
 	text_figure(s, to, PLAN_FIGURE_FAILURES, 1, " · %.0f failures of jobs");
 	fputc('\n', to);
-	text_figure(s, to, PLAN_FIGURE_ENERGY, 1 / 3.6e9, "  energy %.4g MWh");
-	fprintf(to, ", most power %.4g kW", s->total.peak_w * 1e-3);
+	text_figure(s, to, PLAN_FIGURE_ENERGY, 1 / 3.6e9, "  energy %.5g MWh");
+	fprintf(to, ", most power %.5g kW", s->total.peak_w * 1e-3);
 	if (s->figure[PLAN_FIGURE_COST] > 0)
 		text_figure(s, to, PLAN_FIGURE_COST, 1e-3, " · cost %.6g k"), fputs(name_of(s->fleet->currency), to);
 	if (s->figure[PLAN_FIGURE_CARBON] > 0)
@@ -177,7 +186,7 @@ static void text_staves(const struct plan_simulation *s, FILE *to)
 {
 	bool told[PLAN_STAVES] = {false};
 	double all_h = (double)s->nodes * s->fleet->horizon_s / 3600;
-	fprintf(to, "\n  node-hours: %.4g in all, %.1f %% useful; shortest stave: %s\n", all_h, s->useful_node_s / 36 / all_h, stave_words[s->shortest]);
+	fprintf(to, "\n  node-hours: %.0f in all, %.1f %% useful; shortest stave: %s\n", all_h, s->useful_node_s / 36 / all_h, stave_words[s->shortest]);
 	for (int n = 0; n < PLAN_STAVES; n++) {
 		int next = -1;
 		for (int k = 0; k < PLAN_STAVES; k++)

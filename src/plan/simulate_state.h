@@ -23,7 +23,7 @@ enum plan_want { PLAN_WANT_NODES, PLAN_WANT_POWER, PLAN_WANTS }; /* what a waiti
 
 struct plan_sim_node {
 	uint64_t random;         /* its stream */
-	int64_t since_us;        /* end of its last repair; negative: before the beginning */
+	int64_t since_us;        /* beginning of its present life; negative: before the simulation's */
 	int32_t next, prev;
 	int32_t owner;           /* gang or window */
 	int16_t pool;
@@ -125,6 +125,7 @@ uint64_t plan_random_stream(uint64_t seed, uint64_t replication, uint64_t kind, 
 double plan_random_uniform(uint64_t *state);                 /* (0, 1) */
 double plan_random_lognormal(uint64_t *state, double mean, double spread);
 void plan_node_age(struct plan_sim *f, int n);               /* draw its next failure */
+void plan_node_past(struct plan_sim *f, int n);              /* how old it is at the beginning */
 void plan_node_insert(struct plan_sim *f, int32_t *head, int n, enum plan_place place, int32_t owner);
 void plan_node_remove(struct plan_sim *f, int32_t *head, int n);
 void plan_node_event(struct plan_sim *f, int n);             /* it fails, or its repair ends */

@@ -204,6 +204,53 @@ static void all_numbers_are_finite(void **state)
 	}
 }
 
+static double either(double low, double high)
+{
+	double d = dice(0, 3);
+	return d < 1 ? low : d < 2 ? high : low + (high - low) * dice(0, 1) * dice(0, 1);
+}
+
+/* Fields at the ends of what is accepted: nothing hangs, nothing overflows. */
+static void extremes_are_finite(void **state)
+{
+	int ran = 0;
+	for (uint64_t seed = 0; seed < 300; seed++) {
+		struct world w;
+		struct plan_simulation s;
+		struct stave_err err;
+		world_any(&w, seed);
+		dice_state = seed;
+		w.fleet.horizon_s = either(1, 3e8);
+		for (int i = 0; i < 2; i++)
+			w.site[i] = (struct plan_fleet_site){.pue = either(1, 10), .other_w = either(0, 1e9), .cap_w = either(0, 1e11), .throttle_floor = either(0.05, 1),
+			                                     .throttle_exponent = either(0.5, 4), .price_per_j = either(0, 1), .kg_per_j = either(0, 1)};
+		for (int i = 0; i < 3; i++) {
+			struct plan_fleet_pool *p = &w.pool[i];
+			p->weibull_shape = either(0.3, 10), p->infant_factor = either(0, 1000), p->infant_s = either(1, 3e8), p->age_s = either(0, 3e9), p->soft_share = either(0, 1);
+			/* Few enough to be quick under sanitizers. */
+			p->failure_rate_s = either(0, fmin(0.01, 3e3 / p->nodes / (w.fleet.horizon_s + p->infant_factor * fmin(p->infant_s, w.fleet.horizon_s))));
+			p->repair = (struct plan_span){either(1, 3e8), either(0, 10)};
+			p->idle_w = either(0, 1e5), p->mean_w = either(p->idle_w, 1e6), p->peak_w = either(p->mean_w, 1e6), p->price_node_s = either(0, 1e6);
+		}
+		for (int i = 0; i < MOST; i++) {
+			struct plan_fleet_job *j = &w.job[i];
+			j->start_s = either(0, 1e7), j->restart_s = either(0, 1e7), j->detect_s = either(0, 1e7), j->arrival_s = either(0, 1e8), j->work_s = either(1e-3, 1e12);
+			j->checkpoint_every_s = either(0, 1e6), j->checkpoint_s = either(0, 1e7), j->checkpoint_flush_s = 0, j->step_s = either(0, 1e6);
+			j->load_spread = either(0, 3), j->growth_per_day = 0, j->target = either(0.01, 1), j->decide_s = either(fmax(10, fmin(86400, w.fleet.horizon_s / 1e3)), 86400), j->capacity_s = either(1e-9, 1e15);
+		}
+		w.fleet.site = w.site, w.fleet.pool = w.pool, w.fleet.job = w.job, w.fleet.window = w.window;
+		if (plan_simulate(&s, &w.fleet, &err))
+			continue;
+		ran++;
+		for (int i = 0; i < PLAN_FIGURES; i++)
+			assert_true(isfinite(s.figure[i]));
+		for (int i = 0; i < MOST; i++)
+			assert_true(isfinite(held_s(&s.outcome[i])) && isfinite(s.outcome[i].load) && s.outcome[i].lost_s >= 0 && s.outcome[i].checkpoint_s >= -1e-3);
+		plan_simulation_free(&s);
+	}
+	assert_true(ran > 20);
+}
+
 static void power_never_exceeds_the_cap(void **state)
 {
 	double throttled = 0;
@@ -312,6 +359,7 @@ static void nodes_fail_as_often_as_said(void **state)
 		w.pool[0].failure_rate_s = 1 / (50 * day);
 		w.pool[0].repair = (struct plan_span){60, 0};
 		w.pool[0].weibull_shape = shape[i % 3];
+		w.pool[0].age_s = i == 2 ? 500 * day : 0;
 		w.pool[0].infant_factor = i == 3 ? 4 : 0, w.pool[0].infant_s = 100 * day;
 		w.job[0] = a_service(1000, 1, 200);
 		w.job[0].replicas_min = 200, w.job[0].decide_s = day, w.job[0].start_s = w.job[0].restart_s = 0;
@@ -384,6 +432,10 @@ static void throttled_to_half(void **state)
 	assert_true(fabs(s.outcome[0].finish_s - 8 * hour) < 1);
 	assert_true(fabs(s.outcome[0].throttled_s - 4 * hour) < 1);
 	assert_true(fabs(s.figure[PLAN_FIGURE_THROTTLED] - 8 * hour) < 1);
+	plan_simulation_free(&s);
+	w.site[0].throttle_exponent = 2; /* power goes with the square: half of it leaves 0.707 of the speed */
+	world_run(&w, &s);
+	assert_true(fabs(s.outcome[0].finish_s - 4 * sqrt(2) * hour) < 1);
 	w.job[1] = w.job[0];
 	w.job[0].nodes = w.job[1].nodes = 5;
 	w.site[0].throttle_floor = 1; /* no throttling: the second waits for power */
@@ -437,6 +489,20 @@ static void patience_ends(void **state)
 	}
 }
 
+/* Spares are for failures: idle as they are, no job starts on them. */
+static void spares_are_kept_back(void **state)
+{
+	struct world w;
+	struct plan_simulation s;
+	world_make(&w, a_pool(10, 2), 10 * day);
+	w.job[0] = a_training(8, day);
+	w.job[1] = a_training(2, hour);
+	w.fleet.jobs = 2;
+	world_run(&w, &s);
+	assert_true(s.outcome[1].start_s == s.outcome[0].finish_s && s.outcome[1].start_s > day);
+	plan_simulation_free(&s);
+}
+
 static void maintenance_takes_its_nodes(void **state)
 {
 	struct world w;
@@ -475,6 +541,54 @@ static void serving_scales(void **state)
 	assert_int_equal(s.series[5 * 24 + 12].node_us[PLAN_NODE_SERVING], 7 * (int64_t)3600000000);
 	assert_int_equal(s.series[7 * 24 + 12].node_us[PLAN_NODE_SERVING], 13 * (int64_t)3600000000);
 	plan_simulation_free(&s);
+}
+
+/* The same seed brings the same failures to fleets that differ elsewhere, so what differs is what the change does. */
+static void one_change_shows_alone(void **state)
+{
+	struct plan_fleet_outcome o[4];
+	int64_t down[4];
+	for (int i = 0; i < 4; i++) {
+		struct world w;
+		struct plan_simulation s;
+		world_make(&w, a_pool(140, 12), 100 * day);
+		w.pool[0].failure_rate_s = 10 / (1000 * day);
+		w.pool[0].repair = (struct plan_span){hour, 0};
+		w.pool[0].soft_share = i == 3;
+		w.job[0] = a_training(128, 1e9);
+		w.job[0].checkpoint_flush_s = i == 1 ? 1800 : 0;
+		w.job[0].detect_s = i == 2 ? 900 : 0;
+		w.fleet.jobs = 1;
+		world_run(&w, &s);
+		o[i] = s.outcome[0];
+		down[i] = s.total.node_us[PLAN_NODE_DOWN];
+		plan_simulation_free(&s);
+	}
+	/* A checkpoint is safe half an hour later: about half of the failures lose an hour more. */
+	assert_int_equal(o[1].failures, o[0].failures);
+	double more = (o[1].lost_s - o[0].lost_s) / (double)o[0].failures;
+	assert_true(more > 0.35 * hour && more < 0.65 * hour);
+	/* Each failure is noticed later; a few come while another is being dealt with. */
+	more = (o[2].restarting_s - o[0].restarting_s) / (double)o[2].failures;
+	assert_true(more > 700 && more <= 900);
+	assert_true(down[0] > 0 && down[3] == 0 && o[3].failures > 100);
+}
+
+static void knowing_ahead_serves_more(void **state)
+{
+	double unserved[2];
+	for (int i = 0; i < 2; i++) {
+		struct world w;
+		struct plan_simulation s;
+		world_make(&w, a_pool(60, 0), 10 * day);
+		w.job[0] = a_service(300, 10, 60);
+		w.job[0].target = 1, w.job[0].start_s = 900, w.job[0].ahead_s = i * 1800;
+		w.fleet.jobs = 1;
+		world_run(&w, &s);
+		unserved[i] = s.outcome[0].unserved;
+		plan_simulation_free(&s);
+	}
+	assert_true(unserved[0] > 0 && unserved[1] < 0.5 * unserved[0]);
 }
 
 /* ---- cost ---- */
@@ -592,6 +706,7 @@ int main(void)
 		cmocka_unit_test(node_time_is_conserved),
 		cmocka_unit_test(jobs_account_for_their_nodes),
 		cmocka_unit_test(all_numbers_are_finite),
+		cmocka_unit_test(extremes_are_finite),
 		cmocka_unit_test(power_never_exceeds_the_cap),
 		cmocka_unit_test(same_seed_same_bits),
 		cmocka_unit_test(goodput_is_that_of_the_exact_formula),
@@ -602,8 +717,11 @@ int main(void)
 		cmocka_unit_test(throttled_to_half),
 		cmocka_unit_test(priority_preempts_and_resumes),
 		cmocka_unit_test(patience_ends),
+		cmocka_unit_test(spares_are_kept_back),
 		cmocka_unit_test(maintenance_takes_its_nodes),
 		cmocka_unit_test(serving_scales),
+		cmocka_unit_test(one_change_shows_alone),
+		cmocka_unit_test(knowing_ahead_serves_more),
 		cmocka_unit_test(cost_grows_with_events),
 		cmocka_unit_test(bad_fleets_are_refused),
 		cmocka_unit_test(reports_are_complete),
