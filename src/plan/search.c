@@ -39,9 +39,10 @@ static void offer(struct hunt *h, const struct plan_candidate *c)
 {
 	struct plan_search *s = h->s;
 	int at = 0;
-	while (at < s->fronts && s->front[at].step_s <= c->step_s)
+	while (at < s->fronts && s->front[at].step_s < c->step_s)
 		at++;
-	if (at > 0 && s->front[at - 1].memory_bytes <= c->memory_bytes)
+	bool as_fast = at < s->fronts && s->front[at].step_s == c->step_s;
+	if ((at > 0 && s->front[at - 1].memory_bytes <= c->memory_bytes) || (as_fast && s->front[at].memory_bytes <= c->memory_bytes))
 		return;
 	int beaten = at;
 	while (beaten < s->fronts && s->front[beaten].memory_bytes >= c->memory_bytes)
@@ -93,12 +94,12 @@ static void each_zero(struct hunt *h, struct plan_layout *l)
 			consider(h, l);
 		}
 	}
+	l->zero = 0; /* a stage past the last must not make the next layout invalid */
 }
 
 static void each_stage(struct hunt *h, struct plan_layout *l)
 {
 	int L = h->j->shape.L, fixed = h->fixed.vp;
-	l->zero = 0; /* whatever the last turn left there must not make this one invalid */
 	for (l->vp = fixed ? fixed : 1; l->vp <= (fixed ? fixed : L / l->pp); l->vp++)
 		if ((l->vp == 1 || fixed || L % (l->pp * l->vp) == 0) && !plan_layout_invalid(h->j, h->m, l))
 			each_zero(h, l);

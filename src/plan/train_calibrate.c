@@ -78,64 +78,62 @@ static double loss(struct problem *p, const double *x)
 
 /* ---- the simplex ---- */
 
+struct corner {
+	double x[CONSTANTS], f;
+};
 struct simplex {
-	double x[CONSTANTS + 1][CONSTANTS], f[CONSTANTS + 1];
+	struct corner c[CONSTANTS + 1];
 	int k;
 };
 
-static void mix(const struct simplex *s, const double *center, double along, double *out)
+/* From the centre along the line to the worst corner. */
+static struct corner probe(struct problem *p, const struct simplex *s, const double *center, double along)
 {
+	struct corner c = {0};
 	for (int i = 0; i < s->k; i++)
-		out[i] = center[i] + along * (s->x[s->k][i] - center[i]);
-}
-
-static void place(struct simplex *s, int at_, const double *x, double f)
-{
-	memcpy(s->x[at_], x, sizeof s->x[at_]);
-	s->f[at_] = f;
+		c.x[i] = center[i] + along * (s->c[s->k].x[i] - center[i]);
+	c.f = loss(p, c.x);
+	return c;
 }
 
 static void order(struct simplex *s)
 {
-	for (int i = 1; i <= s->k; i++)
-		for (int m = i; m > 0 && s->f[m] < s->f[m - 1]; m--) {
-			double x[CONSTANTS], f = s->f[m];
-			memcpy(x, s->x[m], sizeof x);
-			place(s, m, s->x[m - 1], s->f[m - 1]);
-			place(s, m - 1, x, f);
-		}
+	for (int i = 1; i <= s->k; i++) {
+		struct corner c = s->c[i];
+		int m = i;
+		for (; m > 0 && c.f < s->c[m - 1].f; m--)
+			s->c[m] = s->c[m - 1];
+		s->c[m] = c;
+	}
 }
 
 static void shrink(struct problem *p, struct simplex *s)
 {
 	for (int m = 1; m <= s->k; m++) {
 		for (int i = 0; i < s->k; i++)
-			s->x[m][i] = s->x[0][i] + 0.5 * (s->x[m][i] - s->x[0][i]);
-		s->f[m] = loss(p, s->x[m]);
+			s->c[m].x[i] = s->c[0].x[i] + 0.5 * (s->c[m].x[i] - s->c[0].x[i]);
+		s->c[m].f = loss(p, s->c[m].x);
 	}
 }
 
 static void turn(struct problem *p, struct simplex *s)
 {
-	double center[CONSTANTS] = {0}, try[CONSTANTS] = {0}, far[CONSTANTS] = {0}, f, g;
+	double center[CONSTANTS] = {0};
 	int k = s->k;
 	order(s);
 	for (int m = 0; m < k; m++)
 		for (int i = 0; i < k; i++)
-			center[i] += s->x[m][i] / k;
-	mix(s, center, -1, try);
-	f = loss(p, try);
-	if (f < s->f[0]) {
-		mix(s, center, -2, far);
-		g = loss(p, far);
-		place(s, k, g < f ? far : try, fmin(f, g));
-	} else if (f < s->f[k - 1]) {
-		place(s, k, try, f);
+			center[i] += s->c[m].x[i] / k;
+	struct corner there = probe(p, s, center, -1);
+	if (there.f < s->c[0].f) {
+		struct corner beyond = probe(p, s, center, -2);
+		s->c[k] = beyond.f < there.f ? beyond : there;
+	} else if (there.f < s->c[k - 1].f) {
+		s->c[k] = there;
 	} else {
-		mix(s, center, 0.5, far);
-		g = loss(p, far);
-		if (g < s->f[k])
-			place(s, k, far, g);
+		struct corner within = probe(p, s, center, 0.5);
+		if (within.f < s->c[k].f)
+			s->c[k] = within;
 		else
 			shrink(p, s);
 	}
@@ -147,16 +145,15 @@ static void minimise(struct problem *p, double *x)
 	for (int round = 0; round < ROUNDS && p->k; round++) {
 		struct simplex s = {.k = p->k};
 		for (int m = 0; m <= p->k; m++) {
-			double y[CONSTANTS] = {0};
-			memcpy(y, x, (size_t)p->k * sizeof *y);
+			memcpy(s.c[m].x, x, (size_t)p->k * sizeof *x);
 			if (m)
-				y[m - 1] += widths[round];
-			place(&s, m, y, loss(p, y));
+				s.c[m].x[m - 1] += widths[round];
+			s.c[m].f = loss(p, s.c[m].x);
 		}
 		for (int i = 0; i < 60 * p->k; i++)
 			turn(p, &s);
 		order(&s);
-		memcpy(x, s.x[0], (size_t)p->k * sizeof *x);
+		memcpy(x, s.c[0].x, (size_t)p->k * sizeof *x);
 	}
 }
 

@@ -16,11 +16,11 @@ struct habit {
 	const char *stack;
 	int zero;
 	enum plan_recompute recompute;
-	bool seq_parallel;
+	bool seq_parallel, async_tp;
 };
 static const struct habit habits[] = {
-	{"torchtitan", 3, PLAN_SELECTIVE, true}, {"llm-foundry", 3, PLAN_KEEP, false}, {"fsdp", 3, PLAN_FULL, false}, {"llm.c", 1, PLAN_KEEP, false},
-	{"nemo", 1, PLAN_KEEP, true}, {"maxtext", 3, PLAN_FULL, true}, {"deepspeed", 0, PLAN_FULL, false},
+	{"torchtitan", 3, PLAN_SELECTIVE, true, false}, {"llm-foundry", 3, PLAN_KEEP, false, false}, {"fsdp", 3, PLAN_FULL, false, false}, {"llm.c", 1, PLAN_KEEP, false, false},
+	{"nemo", 1, PLAN_KEEP, true, true}, {"maxtext", 3, PLAN_FULL, true, true}, {"deepspeed", 0, PLAN_FULL, false, false},
 };
 
 static struct habit habit_of(const char *stack)
@@ -34,6 +34,10 @@ static struct habit habit_of(const char *stack)
 /* Variants of a stack that price differently; and Megatron of 2021 sharded no weights, so what was run beside it with ZeRO 3 is DeepSpeed's. */
 static const char *stack_of(const struct plan_truth *t)
 {
+	/* what ran on Hopper and after is Megatron-Core, which NeMo and Megatron-Bridge wrap */
+	bool fp8 = t->accelerator && t->accelerator->peak[PLAN_FP8] > 0;
+	if (!strcmp(t->stack, "megatron") && fp8)
+		return "nemo";
 	if (!strcmp(t->stack, "torchtitan") && plan_words_have(t->precision_text, "eager"))
 		return "torchtitan-eager";
 	if (!strcmp(t->stack, "torchtitan") && plan_words_have(t->precision_text, "rowwise"))
@@ -64,7 +68,7 @@ static const char *fill_layout(const struct plan_truth *t, const struct habit *h
 {
 	struct plan_layout *l = &x->layout;
 	double model = (double)t->tp * t->pp * t->cp;
-	*l = (struct plan_layout){.tp = t->tp, .pp = t->pp, .cp = t->cp, .ep = t->ep, .vp = t->vp, .dp = t->dp, .micro = t->micro, .async_tp = t->async_tp,
+	*l = (struct plan_layout){.tp = t->tp, .pp = t->pp, .cp = t->cp, .ep = t->ep, .vp = t->vp, .dp = t->dp, .micro = t->micro, .async_tp = t->async_tp || h->async_tp,
 	                          .zero = t->zero >= 0 ? t->zero : h->zero, .recompute = t->recompute >= 0 ? (enum plan_recompute)t->recompute : h->recompute,
 	                          .seq_parallel = (t->seq_parallel || h->seq_parallel) && t->tp > 1};
 	if (!l->dp && t->gpus >= model)

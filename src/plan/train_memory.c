@@ -43,7 +43,7 @@ static void parameters(const struct plan_train_job *j, const struct plan_cut *c,
 {
 	double dense = c->dense * layers + ends, expert = c->expert * layers, d = c->group, e = c->expert_group;
 	double whole = dense + expert, split = dense / d + expert / e;
-	bool own = l->zero == 3;
+	bool own = c->sharded;
 	out->weights = own ? 4 * split : 2 * whole;
 	/* a pipeline adds up whole gradients before it scatters them */
 	out->gradients = 4 * (l->zero < 2 ? whole : l->pp > 1 && c->sharded ? whole + split : split);

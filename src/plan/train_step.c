@@ -126,8 +126,10 @@ static struct rates rates_of(const struct plan_train_job *j, const struct plan_m
 {
 	const struct plan_accelerator *a = m->accelerator;
 	const struct plan_train_fit *f = m->fit;
-	double wide = a->peak[PLAN_BF16] > 0 && j->precision != PLAN_F32 ? a->peak[PLAN_BF16] : a->peak[PLAN_F32] > 0 ? a->peak[PLAN_F32] : 1e11;
-	double narrow = narrow_peak(a, j->precision, wide), power = plan_train_power(f, a), product = fmin(0.98, f->product * power);
+	double bf16 = a->peak[PLAN_BF16], f32 = a->peak[PLAN_F32] > 0 ? a->peak[PLAN_F32] : bf16 / 8;
+	bool plain = j->precision == PLAN_F32 || bf16 <= 0;
+	double wide = fmax(1e9, plain ? f32 : bf16);
+	double narrow = plain ? wide : narrow_peak(a, j->precision, wide), power = plain ? 1 : plan_train_power(f, a), product = fmin(0.98, f->product * power);
 	return (struct rates){.narrow = (wide + (narrow - wide) * f->fp8) * product, .wide = wide * product, .attention = wide * fmin(0.98, f->attention * power),
 	                      .bytes = (a->memory_bytes_s > 0 ? a->memory_bytes_s : 1e10) * f->memory, .casts = narrow > wide};
 }
@@ -229,9 +231,9 @@ static double floor_s(double device, double host)
 static struct passes passes_of(const struct plan_train_job *j, const struct plan_machine *m, const struct plan_layout *l, const struct layer *y)
 {
 	const struct plan_train_fit *f = m->fit;
-	double host = LAUNCHES * f->launch_s, back = j->lora ? 1 : 2, comm = y->tp + y->ep;
+	double host = LAUNCHES * f->launch_s, back = j->lora ? 1 : 2, comm = y->tp + y->ep + y->cp;
 	double forward = y->product + y->attention + y->element, backward = back * y->product + y->attention_back + 2 * y->element + y->accumulate;
-	double forward_floor = floor_s(forward + comm, host), backward_floor = floor_s(backward + comm, BACKWARD_LAUNCHES * host);
+	double forward_floor = floor_s(forward + comm, host), backward_floor = floor_s(backward + comm + y->cp, BACKWARD_LAUNCHES * host);
 	double again = l->recompute == PLAN_FULL ? forward : l->recompute == PLAN_SELECTIVE ? f->selective * (y->product + y->element) + (f->fused >= 0.5 ? 0 : y->attention) : 0;
 	double full = l->recompute == PLAN_FULL ? 1 : 0;
 	struct passes p = {.product = (1 + back) * y->product, .attention = y->attention + y->attention_back, .element = 3 * y->element + y->accumulate, .recompute = again,
@@ -380,7 +382,7 @@ void plan_step_evaluate(const struct plan_train_job *j, const struct plan_machin
 	if (l->pp > 1) {
 		double sent = ACTIVATION_BYTES * c.tokens * j->shape.C / (m->fit->scatter >= 0.5 || l->seq_parallel ? l->tp : 1);
 		double hop = 2 * plan_group_collective_s(m, PLAN_SEND, sent, (struct plan_group){l->pp, m->gpus / l->pp}, m->fit->nic);
-		out->pp_s = c.micros * l->vp * hop;
+		out->pp_s = c.micros * l->vp * hop * (1 - m->fit->pp_hide);
 		out->bubble_s = (double)(l->pp - 1) / l->vp * (L / l->pp * p.total + hop);
 	}
 	double shard = l->zero > 0 ? c.group : 1, expert_shard = l->zero > 0 ? c.expert_group : 1;
