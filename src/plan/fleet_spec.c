@@ -22,6 +22,18 @@ struct parts {
 
 static double or_zero(double v) { return isfinite(v) ? v : 0; }
 
+/* Where the specification does not say how many spares there are, the plan takes it that a failed node is replaced at once: as many as that takes stand beside the others. */
+static int spares_assumed(const struct stave_plan *p, int site, int pool)
+{
+	double most = 0;
+	for (int i = 0; i < p->spec->works; i++) {
+		const struct plan_work_result *r = &p->work[i];
+		if (r->site == site && !r->serving && r->here.pool == &p->spec->site[site].pool[pool])
+			most = fmax(most, r->train.spares_wanted);
+	}
+	return (int)fmin(most, 1e5);
+}
+
 static int add_pool(const struct stave_plan *p, struct parts *f, int site, int pool, struct stave_err *err)
 {
 	static const struct plan_scale as_it_is = {{1, 1, 1, 1, 1, 1, 1, 1, 1}};
@@ -47,8 +59,9 @@ static int add_pool(const struct stave_plan *p, struct parts *f, int site, int p
 		f->first_pool[site] = f->pools;
 	}
 	int nodes = h.power_bound ? (int)s->pool[pool].count : h.nodes + h.spares; /* the cap is the simulator's to keep */
+	int assumed = isnan(s->spares) ? spares_assumed(p, site, pool) : 0;
 	f->pool[f->pools++] = (struct plan_fleet_pool){
-		.name = h.pool->type, .site = site, .nodes = nodes, .spares = h.spares, .idle_w = h.node->idle_w, .mean_w = plan_node_power_w(h.node, 1),
+		.name = h.pool->type, .site = site, .nodes = nodes + assumed, .spares = h.spares + assumed, .idle_w = h.node->idle_w, .mean_w = plan_node_power_w(h.node, 1),
 		.peak_w = plan_node_power_w(h.node, 1), .failure_rate_s = s->failures_per_node_s, .weibull_shape = p->spec->fleet.shape, .soft_share = 0.5,
 		.repair = {s->repair_s, REPAIR_SPREAD}, .backfill_s = 86400, .price_node_s = cost_s};
 	return 0;
@@ -56,10 +69,17 @@ static int add_pool(const struct stave_plan *p, struct parts *f, int site, int p
 
 static int pool_of(const struct parts *f, const struct plan_work_result *r) { return f->first_pool[r->site] + (int)(r->here.pool - r->here.site->pool); }
 
-/* Days from the specification's start; works without a date begin at once. */
-static double arrival_s(const struct stave_plan *p, const struct plan_work_result *r)
+/* The simulation begins when the first work does; works without a date begin with it. */
+static double first_day(const struct stave_plan *p)
 {
-	double days = r->start_day - p->spec->start_day;
+	double day = INFINITY;
+	for (int i = 0; i < p->spec->works; i++)
+		day = fmin(day, p->work[i].start_day);
+	return day;
+}
+static double after_s(const struct stave_plan *p, double day)
+{
+	double days = day - first_day(p);
 	return isfinite(days) && days > 0 ? days * 86400 : 0;
 }
 
@@ -69,8 +89,7 @@ static void train_job(const struct stave_plan *p, const struct plan_work_result 
 	*j = (struct plan_fleet_job){.kind = PLAN_FLEET_TRAIN, .nodes = (int)ceil((double)t->gpus / r->here.node->count), .start_s = t->restart_s, .work_s = t->ideal_s,
 	                             .step_s = t->step_s, .checkpoint_every_s = t->interval_s, .checkpoint_s = t->checkpoint_stall_s,
 	                             .checkpoint_flush_s = fmax(t->checkpoint_write_s - t->checkpoint_stall_s, 0), .detect_s = DETECT_S, .restart_s = t->restart_s};
-	double by = (r->work->by_day - p->spec->start_day) * 86400;
-	j->deadline_s = isfinite(by) && by > 0 ? by : 0;
+	j->deadline_s = after_s(p, r->work->by_day);
 }
 
 static void serve_job(const struct stave_plan *p, const struct plan_work_result *r, struct plan_fleet_job *j)
@@ -103,7 +122,7 @@ int plan_fleet_of_plan(const struct stave_plan *p, struct plan_fleet *out, struc
 			train_job(p, r, j);
 		j->name = r->work->name;
 		j->pool = pool_of(f, r);
-		j->arrival_s = arrival_s(p, r);
+		j->arrival_s = after_s(p, r->start_day);
 	}
 	if (rc) {
 		free(f);

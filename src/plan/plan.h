@@ -21,7 +21,7 @@
 /* The shape of the model in a directory or file `ref` (Hugging Face directory, GGUF); given by the caller, since plan/ knows no model files. */
 typedef int stave_plan_shape_of(const char *ref, struct stave_shape *out, struct stave_err *err);
 struct stave_plan_options {
-	const char *catalog;            /* directory whose files replace those built in, or NULL */
+	const char *catalog;            /* directory whose files add to the built-in ones and replace namesakes, or NULL */
 	stave_plan_shape_of *shape_of;
 };
 
@@ -39,10 +39,10 @@ enum stave_plan_form { STAVE_PLAN_TEXT, STAVE_PLAN_JSON, STAVE_PLAN_CSV };
 int stave_plan_simulate(const char *spec, const struct stave_plan_options *o, enum stave_plan_form form, FILE *to, struct stave_err *err);
 int stave_plan_validate(const char *truth, const struct stave_plan_options *o, enum stave_plan_form form, FILE *to, struct stave_err *err);
 /* runs: tables in the schema of validate, or stave run directories, all of one accelerator and stack. The fit is written as YAML that --catalog reads. */
-int stave_plan_calibrate(const char *const *runs, int n, const char *accelerator, const char *stack, const struct stave_plan_options *o, enum stave_plan_form form,
-                         FILE *to, struct stave_err *err);
-/* name NULL: the list (of a kind, or of everything); else all facts of one thing. */
-int stave_plan_catalog(const char *kind, const char *name, const struct stave_plan_options *o, enum stave_plan_form form, FILE *to, struct stave_err *err);
+int stave_plan_calibrate(const char *const *runs, int n, const char *accelerator, const char *stack, const struct stave_plan_options *o, FILE *to,
+                         struct stave_err *err);
+/* name NULL: everything; a kind ("node"): its table; else all facts of one thing. */
+int stave_plan_catalog(const char *name, const struct stave_plan_options *o, enum stave_plan_form form, FILE *to, struct stave_err *err);
 /* The keys of a specification, by map, with units and defaults. */
 void stave_plan_keys(FILE *to);
 

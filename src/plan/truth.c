@@ -308,11 +308,14 @@ static void read_row(struct plan_truth *t, const struct plan_catalog *c, const j
 
 int plan_truths_load(struct plan_truths *t, const struct plan_catalog *c, const char *path, struct stave_err *err)
 {
-	json_t *document, *rows;
+	json_t *document;
 	int rc = stave_json_load(&document, path, FILE_MAX, err);
-	if (rc < 0)
-		return rc;
-	rows = json_is_object(document) ? json_object_get(document, "rows") : document;
+	return rc < 0 ? rc : plan_truths_of(t, c, document, path, err);
+}
+
+int plan_truths_of(struct plan_truths *t, const struct plan_catalog *c, json_t *document, const char *path, struct stave_err *err)
+{
+	json_t *rows = json_is_object(document) ? json_object_get(document, "rows") : document;
 	if (!json_is_array(rows)) {
 		json_decref(document);
 		return stave_err_set(err, STAVE_ECORRUPT, "%s: expected a JSON array of measured runs (or an object with one as \"rows\")", path);

@@ -44,6 +44,8 @@ struct plan_truths {
 	int n;
 };
 int plan_truths_load(struct plan_truths *t, const struct plan_catalog *c, const char *path, struct stave_err *err);
+/* The same of a document in memory, which becomes the truths' also on failure; `what` names it. */
+int plan_truths_of(struct plan_truths *t, const struct plan_catalog *c, json_t *document, const char *what, struct stave_err *err);
 void plan_truths_free(struct plan_truths *t);
 /* Number under measured.KEY, NAN when absent or null. */
 double plan_truth_measured(const struct plan_truth *t, const char *key);

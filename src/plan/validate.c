@@ -172,3 +172,15 @@ void plan_validation_text(const struct plan_validation *v, FILE *f)
 		fputc('\n', f);
 	}
 }
+
+void plan_validation_csv(const struct plan_validation *v, FILE *f)
+{
+	fputs("group,metric,id,measured,predicted,error_percent\n", f);
+	for (int i = 0; i < v->predictions.n; i++) {
+		const struct plan_prediction *p = &v->predictions.p[i];
+		const struct plan_truth *t = &v->truths.row[p->row];
+		double error = plan_prediction_error(p);
+		if (isfinite(error))
+			fprintf(f, "\"%s\",%s,\"%s\",%.9g,%.9g,%.4g\n", t->group, p->metric, t->id, p->measured, p->predicted, error);
+	}
+}

@@ -40,5 +40,7 @@ void plan_error_summary(double *error, int n, double *mean, double *median, doub
  *  "rows": [{id, group, metric, measured, predicted, error_percent}]}; NULL without memory. */
 json_t *plan_validation_json(const struct plan_validation *v);
 void plan_validation_text(const struct plan_validation *v, FILE *f);
+/* One line per row and metric, with a heading. */
+void plan_validation_csv(const struct plan_validation *v, FILE *f);
 
 #endif
