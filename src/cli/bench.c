@@ -38,16 +38,28 @@ static void row(const char *name, double value, double scale, const char *unit)
 		printf("  %-22s %10s\n", name, "none");
 }
 
+/* The most that peak or bandwidth allows of what a sample counts: a product with stored weights is limited by one or the other. */
+static double limit_of(const struct stave_machine *m, const struct stave_rate *r, bool flops)
+{
+	double peak = r->dtype == STAVE_BF16 && m->peak_bf16 > 0 ? m->peak_bf16 : r->dtype == STAVE_I8 && m->peak_i8 > 0 ? m->peak_i8 : m->peak_f32;
+	enum stave_qtype t = strncmp(r->what, "packed ", 7) ? STAVE_QTYPE_COUNT : stave_qtype_of_name(r->what + 7);
+	if (!flops)
+		return m->copy_bytes_s;
+	if (t == STAVE_QTYPE_COUNT)
+		return peak;
+	double reading = 2.0 * (double)r->m * stave_qtype_info(t).per / stave_qtype_info(t).bytes * m->read_bytes_s;
+	return reading < peak ? reading : peak;
+}
+
 static void print_rates(const struct stave_machine *m)
 {
 	static const char *const passes[] = {"forward", "dgrad", "wgrad", "update"};
 	printf("\n  %-12s %-8s %-5s %8s %8s %8s %14s %10s\n", "operation", "pass", "type", "m", "n", "k", "rate", "of limit");
 	for (int i = 0; i < m->n_rates; i++) {
 		const struct stave_rate *r = &m->rates[i];
-		bool flops = !strcmp(r->what, "matmul") || !strcmp(r->what, "attention");
-		double limit = !flops ? m->copy_bytes_s : r->dtype == STAVE_BF16 ? m->peak_bf16 : m->peak_f32;
+		bool flops = !strcmp(r->what, "matmul") || !strcmp(r->what, "attention") || !strcmp(r->what, "paged") || !strncmp(r->what, "packed ", 7);
 		printf("  %-12s %-8s %-5s %8lld %8lld %8lld %9.1f %s %9.0f %%\n", r->what, passes[r->pass], stave_dtype_name(r->dtype), (long long)r->m,
-		       (long long)r->n, (long long)r->k, r->per_s * 1e-9, flops ? "GF/s" : "GB/s", 100 * r->per_s / limit);
+		       (long long)r->n, (long long)r->k, r->per_s * 1e-9, flops ? "GF/s" : "GB/s", 100 * r->per_s / limit_of(m, r, flops));
 	}
 }
 

@@ -3,7 +3,8 @@
  *
  * As in the samples of training, what a step last met long ago (weights, cached keys and values) lies in memory, and what
  * the phase before has just written lies where it always does. Phases of one row take microseconds, and the memory's rate moves from
- * moment to moment: so a sample of few rows is a chain of phases in one parallel region, as a token is, and the best chain counts. Threads
+ * moment to moment: so a sample of few rows is a chain of phases in one parallel region, as a token is, and the median chain counts: an answer is many
+ * tokens, and has no best moment to wait for. Threads
  * do not wait for one another within a chain: OpenMP's waiting threads spin for milliseconds when another process has a core. The
  * split over threads is model/'s: tasks of some panels, neighbours to one thread; of a prompt's attention, key heads of 64 rows. */
 #include <stdio.h>
@@ -22,6 +23,30 @@
 #define ALONE_BYTES ((size_t)128 << 10) /* of a matrix in one task, for few rows */
 #define MANY_ROWS 16                  /* from here on a task has MANY_PANELS */
 #define MANY_PANELS 8
+
+static int ascending(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
+
+/* The median time of `run`, called until `seconds` are spent, at least three times, after one call that is not counted. */
+static double median_s(void (*run)(void *ctx), void *ctx, double seconds)
+{
+	enum { LEAST = 3, MOST = 64 };
+	double t[MOST], start;
+	int n = 0;
+	run(ctx);
+	for (start = stave_now_s(); n < LEAST || (n < MOST && stave_now_s() - start < seconds); n++) {
+		t[n] = stave_now_s();
+		run(ctx);
+		t[n] = stave_now_s() - t[n];
+	}
+	qsort(t, (size_t)n, sizeof *t, ascending);
+	return t[(n - 1) / 2];
+}
+
+/* Seconds of one phase: of many rows, which arithmetic limits, the best. */
+static double sample_s(void (*run)(void *ctx), void *ctx, int chain, double seconds)
+{
+	return chain > 1 ? median_s(run, ctx, seconds) / chain : bench_best_s(run, ctx, seconds);
+}
 
 static int chain_length(size_t bytes)
 {
@@ -97,7 +122,7 @@ static void sample_stored(struct bench *b, enum stave_qtype t, const struct stor
 	p.y = rates_take(b, y, true, &hot);
 	p.scratch = rates_take(b, p.scratch_bytes * (size_t)stave_threads(), true, &hot);
 	memset(p.operand, 0x3c, operand);
-	double t_s = bench_best_s(run_stored, &p, ANSWER_S) / p.chain;
+	double t_s = sample_s(run_stored, &p, p.chain, ANSWER_S);
 	snprintf(name, sizeof name, "packed %s", stave_qtype_info(t).name);
 	rates_record(b, name, STAVE_FORWARD, kind_dtype(kind), s->n, s->rows, s->cols, 2.0 * s->n * s->rows * (double)s->cols / t_s);
 }
@@ -158,7 +183,7 @@ static void sample_paged(struct bench *b, enum stave_cache_type type, const int 
 		p.o = rates_take(b, rows, true, &hot);
 		p.scratch = rates_take(b, p.scratch_bytes * (size_t)stave_threads(), true, &hot);
 		memset(p.q, 0x3c, rows);
-		double s = bench_best_s(run_paged, &p, ANSWER_S) / p.chain, pairs = (double)p.n * p.past + (double)p.n * (p.n + 1) / 2;
+		double s = sample_s(run_paged, &p, p.chain, ANSWER_S), pairs = (double)p.n * p.past + (double)p.n * (p.n + 1) / 2;
 		rates_record(b, "paged", STAVE_FORWARD, type == STAVE_CACHE_F32 ? STAVE_F32 : type == STAVE_CACHE_BF16 ? STAVE_BF16 : STAVE_I8, p.past + p.n,
 		             p.n * p.G, p.D, 4.0 * p.D * pairs * KEY_HEADS * p.G / s);
 	}
@@ -227,7 +252,7 @@ static void sample_rows(struct bench *b, const char *class, void (*row)(const st
 	x.p.normed = rates_take(b, own, true, &hot);
 	x.p.operand = rates_take(b, operand, true, &hot);
 	memset(b->pool.base, 0x3c, hot);
-	double s = bench_best_s(run_rows, &x, ANSWER_S / 2) / x.p.chain;
+	double s = sample_s(run_rows, &x, x.p.chain, ANSWER_S / 2);
 	rates_record(b, class, STAVE_FORWARD, kind_dtype(kind), n, C, 1, (double)n * C * stave_cost_value_bytes(class, STAVE_FORWARD, kind_dtype(kind)) / s);
 }
 
