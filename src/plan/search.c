@@ -3,7 +3,7 @@
  * Degrees are all divisors of the devices that the model allows: tensor parallelism inside the scale-up domain, pipelines of any length whose fullest
  * stage holds at most a quarter more layers than the mean (uneven ones are legal, and pay for it in the step), virtual stages and experts that divide,
  * context parallelism in powers of two while a rank keeps 1,024 tokens, ZeRO 0-3, three levels of recompute, and micro-batches that divide. Sequence
- * parallelism goes with tensor parallelism: it costs nothing and saves memory. Order of enumeration is fixed, so the same job gives the same answer. */
+ * parallelism goes with tensor parallelism: it costs nothing and saves memory; so does overlap of its communication where the software has it. Order of enumeration is fixed, so the same job gives the same answer. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -150,11 +150,12 @@ static void each_context(struct hunt *h, struct plan_layout *l, int rest)
 static void hunt(struct hunt *h)
 {
 	int domain = plan_machine_domain(h->m), fixed = h->fixed.tp, n = h->m->gpus;
-	struct plan_layout l = {.async_tp = h->fixed.async_tp};
+	struct plan_layout l = {0};
 	for (l.tp = fixed ? fixed : 1; l.tp <= (fixed ? fixed : domain) && l.tp <= n; l.tp++) {
 		if (n % l.tp || (!fixed && (h->j->shape.H % l.tp || h->j->shape.I % l.tp)))
 			continue;
 		l.seq_parallel = l.tp > 1;
+		l.async_tp = l.tp > 1 && (h->fixed.async_tp || h->m->fit->async_tp > 0);
 		each_context(h, &l, n / l.tp);
 	}
 }

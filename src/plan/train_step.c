@@ -39,6 +39,8 @@ const char *plan_layout_invalid(const struct plan_train_job *j, const struct pla
 	const char *bad = invalid_degrees(m, l);
 	if (bad)
 		return bad;
+	if (j->batch < 1 || j->seq < 1)
+		return "the batch or the sequence is empty";
 	if (s->H % l->tp || (s->K % l->tp && l->tp % s->K))
 		return "attention heads do not divide over tensor parallelism";
 	if (s->I % l->tp)

@@ -122,7 +122,7 @@ static const char *hours_of(const struct plan_truth *t, const struct plan_catalo
 	struct plan_train_fit *fit;
 	if (plan_train_fit_open(&fit, c, t->accelerator, t->stack, NULL))
 		return "the catalog's fits cannot be read";
-	struct plan_train_job j = {.shape = t->shape, .seq = seq, .batch = (ASSUMED_TOKENS / seq + gpus - 1) / gpus * gpus, .precision = t->precision};
+	struct plan_train_job j = {.shape = t->shape, .seq = seq, .batch = (ASSUMED_TOKENS / seq / gpus + 1) * gpus, .precision = t->precision};
 	struct plan_machine m = {.accelerator = &t->variant, .fit = fit, .gpus = gpus, .gpus_per_node = node < gpus ? node : gpus, .sites = 1,
 	                         .nic_bytes_s = t->node_nic_bytes_s > 0 ? t->node_nic_bytes_s : 25e9 * node};
 	struct plan_search s;

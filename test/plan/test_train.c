@@ -338,6 +338,7 @@ static double brute_force(const struct plan_train_job *j, const struct plan_mach
 									l.zero = k % 4;
 									l.recompute = (enum plan_recompute)(k / 4);
 									l.seq_parallel = l.tp > 1;
+									l.async_tp = l.tp > 1 && m->fit->async_tp > 0;
 									struct plan_step s;
 									bool even = j->shape.L % (l.pp * l.vp) == 0 || (l.vp == 1 && ceil((double)j->shape.L / l.pp) * l.pp <= 1.25 * j->shape.L);
 									if (!even || (l.cp > 1 && j->seq / l.cp < 1024) || plan_layout_invalid(j, m, &l))
