@@ -46,6 +46,7 @@ struct plan_train_job {
 	X(dp_cover, "share of the last backward pass that gradient reduction can run beside", 0.6, 0, 1, 0) \
 	X(async_tp, "share of tensor-parallel communication hidden by asynchronous tensor parallelism", 0.35, 0, 1, 1) \
 	X(pp_hide, "share of pipeline sends that run beside computation", 0, 0, 1, 0) \
+	X(ep_hide, "share of the all-to-all of experts that runs beside computation", 0.3, 0, 1, 1) \
 	X(cp_loss, "slowdown of attention that context parallelism approaches", 0.3, 0, 5, 1) \
 	X(optimizer, "share of memory bandwidth of the optimizer", 0.75, 0.1, 1, 0) \
 	X(fixed_s, "seconds of a step that nothing else explains", 1.4e-3, 0, 10, 0) \

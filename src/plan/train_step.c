@@ -180,9 +180,10 @@ static void price_attention(const struct plan_train_job *j, const struct plan_ma
 
 /* Norms, residuals and dropout move 28 bytes per token and channel, the rest copies queries, keys and values, and the activation (28 and 32 bytes per
  * token and channel of a plain layer, planner's reference d.1b). */
-static double element_s(const struct plan_machine *m, const struct rates *r, const struct plan_cut *c, const struct plan_layout *l, double channels, bool gated)
+static double element_s(const struct plan_machine *m, const struct rates *r, const struct plan_cut *c, const struct plan_layout *l, double channels, double used, bool gated)
 {
-	double T = c->tokens, outside = 28 * T * channels / c->outside, up = c->c.inner;
+	/* a mixture sorts tokens by expert and back: each of the `used` copies is read and written twice */
+	double T = c->tokens, outside = (28 + 8 * used) * T * channels / c->outside, up = c->c.inner;
 	double inside = (4 * (c->c.query + 2 * c->c.key_value) + (gated ? 6 : 4) * up) * T / l->tp;
 	double cast = r->casts ? m->fit->cast * 4 * T * (2 * channels + c->c.query + up) / l->tp : 0;
 	return (m->fit->element * (outside + inside) + cast) / r->bytes;
@@ -201,7 +202,7 @@ static void price_communication(const struct plan_train_job *j, const struct pla
 	}
 	if (l->ep > 1) {
 		double sent = bytes * j->shape.experts_used / c->outside;
-		out->ep = 2 * plan_group_collective_s(m, PLAN_ALL_TO_ALL, sent, (struct plan_group){l->ep, l->tp * l->cp}, f->nic);
+		out->ep = 2 * (1 - f->ep_hide) * plan_group_collective_s(m, PLAN_ALL_TO_ALL, sent, (struct plan_group){l->ep, l->tp * l->cp}, f->nic);
 	}
 }
 
@@ -211,7 +212,7 @@ static void price_layer(const struct plan_train_job *j, const struct plan_machin
 	for (int i = 0; i < c->c.products; i++)
 		out->product += product_s(m, r, c, l, &c->c.product[i]);
 	price_attention(j, m, r, c, l, out);
-	out->element = element_s(m, r, c, l, j->shape.C, stave_act_gated(j->shape.act));
+	out->element = element_s(m, r, c, l, j->shape.C, j->shape.experts_used, stave_act_gated(j->shape.act));
 	out->accumulate = ACCUMULATE_BYTES * (c->dense + c->expert) / r->bytes;
 	price_communication(j, m, c, l, out);
 }
