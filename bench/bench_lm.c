@@ -86,6 +86,7 @@ int main(int argc, char **argv)
 	must(stave_arena_open(&arena, "model", m.total, &e), &e);
 	double t2 = now_s();
 	must(stave_lm_open(&b.lm, &c, &arena, &e), &e);
+	stave_lm_settle(b.lm, 1e9);
 	double t3 = now_s();
 	printf("source %.3f s, arena %.3f s, packing %.3f s; weights %.3f GiB, workspace %.3f GiB, resident %.3f GiB\n", t1 - t0, t2 - t1, t3 - t2,
 	       (double)m.weights / (1 << 30), (double)m.workspace / (1 << 30), (double)stave_rss_bytes() / (1 << 30));

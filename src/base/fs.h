@@ -28,6 +28,11 @@ struct stave_map {
 };
 int stave_map_open(struct stave_map *m, const char *path, struct stave_err *err);
 void stave_map_close(struct stave_map *m);
+/* n <= STAVE_GATHER pieces of `each` bytes, anywhere in mappings, one after the other to `to`. For what is read through once: the kernel
+ * copies from where it keeps the file, and our own pages of the mapping, which on a virtual machine cost microseconds apiece at
+ * their first use, are not used. */
+#define STAVE_GATHER 16
+void stave_map_gather(char *to, const void *const *from, int n, size_t each);
 
 /* A whole file of at most `max` bytes, NUL-terminated, into b (replaced). Works on pipes. */
 int stave_file_read(struct stave_buf *b, const char *path, size_t max, struct stave_err *err);

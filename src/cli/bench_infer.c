@@ -41,7 +41,7 @@ static const struct stave_key keys[] = {
 #undef AT
 
 struct figures { /* 0: not measured */
-	double open_s, first_token_s;
+	double open_s, first_token_s, settled_s;
 	double prefill_per_s, decode_per_s, token_bytes, read_bytes_s;
 	double gap_idle_p99_s, gap_beside_p99_s, beside_per_s;
 	double peer_prefill_per_s, peer_decode_per_s;
@@ -229,7 +229,7 @@ static int rounds(struct stave_engine *e, struct room *m, const struct options *
 	return rc;
 }
 
-/* From nothing to the first token of a short prompt. */
+/* From nothing to the first token of a short prompt, and to where an engine no longer works on its start. */
 static int start(struct stave_engine **e, struct room *m, const struct stave_engine_config *c, struct figures *f, struct stave_err *err)
 {
 	double t = stave_now_s();
@@ -244,6 +244,8 @@ static int start(struct stave_engine **e, struct room *m, const struct stave_eng
 		return rc;
 	wait_for(m, m->s, -1);
 	f->first_token_s = m->s->first_s - t;
+	stave_engine_settle(*e);
+	f->settled_s = stave_now_s() - t;
 	return 0;
 }
 
@@ -354,6 +356,7 @@ static void print_json(const struct options *o, const char *model, const struct 
 	                      (json_int_t)o->sequences);
 	put(j, "open_s", f->open_s);
 	put(j, "first_token_s", f->first_token_s);
+	put(j, "settled_s", f->settled_s);
 	put(j, "prefill_tokens_per_s", f->prefill_per_s);
 	put(j, "decode_tokens_per_s", f->decode_per_s);
 	put(j, "decode_bytes_per_s", o->sequences == 1 ? f->decode_per_s * f->token_bytes : 0);
@@ -376,7 +379,7 @@ static void print_json(const struct options *o, const char *model, const struct 
 static void print_text(const struct options *o, const char *model, const struct figures *f)
 {
 	printf("%s (type %s, cache %s), prompt %lld, then %lld tokens, %d threads\n", model, o->type, o->cache, (long long)o->prompt, (long long)o->generate, stave_threads());
-	printf("  open            %8.3f s\n  first token     %8.3f s from the start, of a prompt of 16\n", f->open_s, f->first_token_s);
+	printf("  open            %8.3f s\n  first token     %8.3f s from the start, of a prompt of 16\n  settled         %8.3f s from the start: weights in their places\n", f->open_s, f->first_token_s, f->settled_s);
 	if (f->prefill_per_s > 0)
 		printf("  prefill         %8.1f tokens/s\n", f->prefill_per_s);
 	if (f->decode_per_s > 0)

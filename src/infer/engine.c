@@ -97,6 +97,14 @@ void stave_engine_close(struct stave_engine *e)
 	free(e);
 }
 
+void stave_engine_settle(struct stave_engine *e)
+{
+	pthread_mutex_lock(&e->lock);
+	while (!e->settled && !e->closing)
+		pthread_cond_wait(&e->wake, &e->lock);
+	pthread_mutex_unlock(&e->lock);
+}
+
 const struct stave_engine_info *stave_engine_info(const struct stave_engine *e) { return &e->m.info; }
 
 double stave_engine_token_bytes(const struct stave_engine *e, int past) { return stave_lm_token_bytes(e->m.lm, past); }

@@ -34,9 +34,11 @@ struct pace {
 	int slots;
 	double token_s; /* 0 = not met yet */
 };
-/* Prompt tokens that the next step may carry beside `answering` sequences: `most` when there are none. */
+/* Prompt tokens that the next step may carry beside `answering` sequences: `most` when there are none; 0 when it is to show what it takes without. */
 int pace_chunk(const struct pace *p, int answering, int most);
 void pace_note(struct pace *p, int answering, int prompt_tokens, double seconds);
+/* Nothing is met yet: from now on steps take other times. */
+void pace_forget(struct pace *p);
 
 /* ---- load.c ---- */
 
@@ -70,8 +72,11 @@ struct loaded {
 	int32_t *page_lists;          /* (slots, pages_each) */
 	int32_t *draft_pages;         /* (slots, pages_each) 0, 1, 2 …: each slot's own */
 	double *idle_s;               /* (slots + 1) pace */
+	size_t touched;               /* of the arena: how far settle_model has come behind the weights */
 };
 int load_model(struct loaded *m, const struct stave_engine_config *c, struct stave_err *err);
+/* Goes on for about `seconds` with what loading has left for when there is time: weights come to their places, memory is touched. True: nothing is left. */
+bool settle_model(struct loaded *m, double seconds);
 void unload_model(struct loaded *m);
 
 /* ---- sequence.c ---- */
@@ -140,8 +145,9 @@ struct stave_engine {
 	pthread_t worker;
 
 	pthread_mutex_t lock;
-	pthread_cond_t wake;         /* work, a cancellation or the end; and, once, that loading is over */
+	pthread_cond_t wake;         /* work, a cancellation or the end; and, once each, that loading and settling are over */
 	bool loaded, closing;        /* lock */
+	bool settled;                /* lock; written by the worker */
 	int load_rc;                 /* lock */
 	struct stave_err load_err;   /* lock */
 	struct seq *inbox, **inbox_end; /* lock: submitted, not yet seen by the worker */

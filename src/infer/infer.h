@@ -3,6 +3,10 @@
  * a callback that runs on the worker thread and must not block. All memory of the decode loop is planned, logged and taken
  * when the engine opens: weights, a pool of cache pages, the workspace of one step.
  *
+ * An engine answers as soon as it is open. What takes longest, bringing weights to their places in memory that nobody has touched yet, the
+ * worker does when it has nothing else to do, and after each step for about as long as that step took; until then steps read
+ * weights from the files, and take longer. Answers are the same to the bit.
+ *
  * Each step of the worker carries the next token of every sequence that is answering and, within a budget, pieces of
  * the prompts that are being read. The budget is large when nobody is answering and otherwise so small that the step
  * takes about twice the time it would take without a prompt: a long prompt never stalls the streams beside it. Rows are computed
@@ -86,8 +90,10 @@ struct stave_engine_config {
 	const char *draft;      /* propose what this small model of the same vocabulary would say; NULL = none */
 };
 struct stave_engine;
-/* Loads, plans (logged), takes the memory, warms up. STAVE_ENOFIT says what would fit. Strings are not kept. */
+/* Loads, plans (logged), takes the memory. STAVE_ENOFIT says what would fit. Strings are not kept. */
 int stave_engine_open(struct stave_engine **out, const struct stave_engine_config *c, struct stave_err *err);
+/* Waits until all weights are in their places and all memory is touched: from then on steps take the time they will always take. */
+void stave_engine_settle(struct stave_engine *e);
 /* Ends running sequences as cancelled (their events still arrive), joins the worker, frees everything. */
 void stave_engine_close(struct stave_engine *e);
 

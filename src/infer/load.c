@@ -1,6 +1,7 @@
 /* Loading: model files become a decoder, adapters, cache pages, samplers and buffers in one planned arena. The plan is logged before
  * memory is taken, and what does not fit is refused with the context that would. Planning and taking are the same calls, once
- * on an arena that only counts. */
+ * on an arena that only counts. Memory is reserved at once and touched in its time, as the weights are brought in (settle_model): first
+ * touches take several times as long as everything else together. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 
 #define CONTEXT_DEFAULT 4096
 #define CACHE_TOKENS_MAX ((int64_t)1 << 34)
+#define TOUCH_BYTES ((size_t)8 << 20) /* of the arena between two looks at the clock */
 
 /* ---- options ---- */
 
@@ -309,33 +311,13 @@ static int open_parts(struct loaded *m, struct plan *p, struct stave_err *err)
 	return 0;
 }
 
-/* One token through everything, so that the first request does not pay for first uses; its time is the pace's first. */
-static void warm_up(struct loaded *m)
-{
-	struct stave_lm_rows s = {.n = 1, .ids = (int32_t[]){0}, .pages = (int32_t[]){0}};
-	for (int i = 0; i < 2; i++) {
-		double start = stave_now_s();
-		stave_lm_run(m->lm, &s, 1);
-		stave_lm_logits(m->lm, &s.hidden, 1, m->logits);
-		m->idle_s[1] = stave_now_s() - start;
-		if (m->info.slots == 1)
-			break;
-	}
-	if (m->draft) {
-		stave_lm_run(m->draft, &s, 1);
-		stave_lm_logits(m->draft, &s.hidden, 1, m->draft_logits);
-		stave_lm_times(m->draft);
-	}
-	stave_lm_times(m->lm);
-}
-
 int load_model(struct loaded *m, const struct stave_engine_config *config, struct stave_err *err)
 {
 	struct plan p = {.c = *config};
 	double start = stave_now_s();
 	int rc;
 	*m = (struct loaded){0};
-	if ((rc = open_parts(m, &p, err)) || (rc = plan_memory(m, &p, err)) || (rc = stave_arena_open(&m->arena, "inference", m->info.planned_bytes, err)) ||
+	if ((rc = open_parts(m, &p, err)) || (rc = plan_memory(m, &p, err)) || (rc = stave_arena_reserve(&m->arena, "inference", m->info.planned_bytes, err)) ||
 	    (rc = stave_lm_open(&m->lm, &p.lm, &m->arena, err)) || (p.c.draft && (rc = stave_lm_open(&m->draft, &p.draft, &m->arena, err)))) {
 		unload_model(m);
 		return rc;
@@ -343,11 +325,23 @@ int load_model(struct loaded *m, const struct stave_engine_config *config, struc
 	take_adapters(m, &m->arena);
 	take(m, &p, &m->arena);
 	m->info.taken_bytes = m->arena.used;
+	m->touched = p.lm_memory.weights; /* settling the model touches those */
 	pages_reset(&m->pages);
-	if (!m->info.shape.encoder)
-		warm_up(m);
 	m->info.load_s = stave_now_s() - start;
 	return 0;
+}
+
+bool settle_model(struct loaded *m, double seconds)
+{
+	double end = stave_now_s() + seconds;
+	if (!stave_lm_settle(m->lm, seconds) || (m->draft && !stave_lm_settle(m->draft, end - stave_now_s())))
+		return false;
+	while (m->touched < m->arena.size && stave_now_s() < end) {
+		size_t left = m->arena.size - m->touched, slice = left < TOUCH_BYTES ? left : TOUCH_BYTES;
+		stave_arena_touch(&m->arena, m->touched, m->touched + slice);
+		m->touched += slice;
+	}
+	return m->touched == m->arena.size;
 }
 
 void unload_model(struct loaded *m)

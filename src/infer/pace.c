@@ -1,10 +1,18 @@
 /* Pace: a prompt beside running answers is cut so that a step takes STRETCH times what it takes without (issue: no stream may
  * wait longer than three times). Times are measured on the steps themselves: what a step costs depends on the model, the
  * machine, and on how far the prompt has come. */
+#include <string.h>
+
 #include "infer/engine.h"
 
 #define STRETCH 2.2
 #define RATE 0.2 /* of the running averages */
+
+void pace_forget(struct pace *p)
+{
+	memset(p->idle_s, 0, ((size_t)p->slots + 1) * sizeof *p->idle_s);
+	p->token_s = 0;
+}
 
 static double idle(const struct pace *p, int answering)
 {
@@ -20,9 +28,11 @@ static double idle(const struct pace *p, int answering)
 
 int pace_chunk(const struct pace *p, int answering, int most)
 {
-	double spare_s = (STRETCH - 1) * idle(p, answering);
+	double alone = idle(p, answering), spare_s = (STRETCH - 1) * alone;
 	if (!answering)
 		return most;
+	if (alone <= 0)
+		return 0;
 	double n = p->token_s > 0 ? spare_s / p->token_s : 4; /* a first guess, soon corrected */
 	return n >= most ? most : n < 1 ? 1 : (int)n;
 }

@@ -6,11 +6,16 @@
  * reader, so that it ends, and otherwise to those that have read least, so that a short prompt need not wait for a long one.
  * Pages for a prompt are taken when it is admitted, one for each further 64 tokens as they come; when there is none left, the
  * youngest sequence goes back to the queue. The oldest never does, and the pool holds a whole context, so the work always goes on.
- * Nothing here allocates. */
+ * Nothing here allocates.
+ *
+ * What loading has left (weights that are still in the file, memory not touched) is made good between steps: in short
+ * slices when there is nothing to do, else for as long as the step before it took, so that streams go on. */
 #include <string.h>
 
 #include "base/sys.h"
 #include "infer/engine.h"
+
+#define SETTLE_S 0.02 /* a slice when idle: what a request waits at most */
 
 static bool answering(const struct seq *s) { return s->n - s->past == 1 && s->r.embed == STAVE_EMBED_NONE; }
 
@@ -41,11 +46,11 @@ static void mark_cancelled(struct stave_engine *e, uint64_t id)
 		s->cancelled |= s->id == id;
 }
 
-/* Sleeps until there is something to do; takes over the inbox and applies cancellations. False: closing. */
+/* Sleeps until there is something to do (settling is); takes over the inbox and applies cancellations. False: closing. */
 static bool collect(struct stave_engine *e)
 {
 	pthread_mutex_lock(&e->lock);
-	while (!e->n_running && !e->waiting && !e->inbox && !e->n_cancels && !e->closing)
+	while (e->settled && !e->n_running && !e->waiting && !e->inbox && !e->n_cancels && !e->closing)
 		pthread_cond_wait(&e->wake, &e->lock);
 	struct seq **end = &e->waiting;
 	while (*end)
@@ -288,15 +293,31 @@ static void step(struct stave_engine *e)
 		pace_note(&e->pace, answers, tokens - answers - proposed, seconds);
 }
 
+/* The times of steps until now are not those to come. */
+static void settle(struct stave_engine *e, double seconds)
+{
+	if (e->settled || !settle_model(&e->m, seconds))
+		return;
+	pace_forget(&e->pace);
+	pthread_mutex_lock(&e->lock);
+	e->settled = true;
+	pthread_cond_broadcast(&e->wake);
+	pthread_mutex_unlock(&e->lock);
+}
+
 void engine_loop(struct stave_engine *e)
 {
 	while (collect(e)) {
+		double start = stave_now_s(), slice_s = SETTLE_S;
 		sweep(e, false);
 		admit(e);
 		publish_stats(e);
-		if (e->n_running)
+		if (e->n_running) {
 			step(e);
+			slice_s = stave_now_s() - start;
+		}
 		publish_stats(e);
+		settle(e, slice_s);
 	}
 	sweep(e, true);
 	publish_stats(e);

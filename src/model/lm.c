@@ -3,10 +3,8 @@
  * Everything is taken from one arena, in one order, by one function (`take`): on an arena that only counts it is the plan, on a
  * real one the model. Three parts: weights (packed matrices, vectors, rotary tables), the cache, the workspace of a call.
  *
- * Matrices are packed into panels (kernel/panel.h) by all threads, each panel from its 16 rows in the mapping; if another
- * type is wanted, the rows are dequantized and quantized on the way. Afterwards the pages of the file that were
- * read are given back to the kernel, so that the process holds one copy of the weights, not two. Only the rows that are looked up
- * (embedding, positions, token types) stay in the mapping.
+ * Each matrix has its place there from the beginning, but most come into it only when there is time (lm_pack.c). Rows that are looked
+ * up (embedding, positions, token types) stay in the mapping.
  *
  * Matrices that read the same operand form a product: q, k and v; gate and up. Their panels are one list of work for the
  * threads, whatever the type of each (mixes store v wider than q and k). */
@@ -14,13 +12,13 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/sys.h"
 #include "kernel/quant.h"
 
-enum { ROWS_MAX = 1 << 20, CHUNK_FLOATS = 64 << 10 };
+enum { ROWS_MAX = 1 << 20, CHUNK_FLOATS = 64 << 10, FRESH_BYTES = 256 << 10 };
+
+static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 
 /* ---- what is in it ---- */
 
@@ -82,6 +80,10 @@ static bool part(struct builder *b, struct lm_product *p, enum stave_role role, 
 	p->kinds |= 1u << stave_operand_kind(type);
 	d->kinds |= p->kinds;
 	d->widest = p->cols > d->widest ? p->cols : d->widest;
+	if (lm_packs_later(m)) {
+		d->fresh_bytes = most(d->fresh_bytes, most(2 * lm_panel_bytes(&m->w), FRESH_BYTES));
+		d->rows_bytes = most(d->rows_bytes, STAVE_PANEL * stave_qtype_row_bytes(type, m->w.cols));
+	}
 	*(expert < 0 ? &d->weight_bytes : &d->expert_bytes) += (double)bytes;
 	return true;
 }
@@ -163,6 +165,8 @@ static struct lm_thread take_thread(const struct stave_lm *d, struct stave_arena
 	size_t pages = ((size_t)d->c.context + STAVE_PAGE - 1) / STAVE_PAGE;
 	return (struct lm_thread){
 		.panel = stave_arena_take(a, stave_panel_scratch(d->widest)),
+		.fresh = stave_arena_take(a, d->fresh_bytes),
+		.rows = stave_arena_take(a, d->rows_bytes),
 		.paged = stave_arena_take(a, stave_paged_scratch(d->G, s->D)),
 		.pages = stave_arena_take(a, pages * sizeof(void *)),
 		.row = stave_arena_take(a, (size_t)s->C * 4),
@@ -265,6 +269,7 @@ void stave_lm_close(struct stave_lm *d)
 		free(d->layer[i].expert_down);
 	}
 	free(d->layer);
+	free(d->matrix);
 	free(d);
 }
 
@@ -311,117 +316,6 @@ int stave_lm_plan(const struct stave_lm_config *c, struct stave_lm_memory *m, st
 	return rc;
 }
 
-/* ---- packing ---- */
-
-/* Every product of the model; list NULL: their number. */
-static int products(struct stave_lm *d, struct lm_product **list)
-{
-	int n = 0;
-#define ONE(p)                       \
-	do {                         \
-		if (list)            \
-			list[n] = p; \
-		n++;                 \
-	} while (0)
-	for (int i = 0; i < d->s.L; i++) {
-		struct lm_layer *y = &d->layer[i];
-		ONE(&y->qkv);
-		ONE(&y->out);
-		ONE(&y->up);
-		ONE(&y->down);
-		ONE(&y->router);
-		for (int e = 0; e < d->s.experts; e++) {
-			ONE(&y->expert_up[e]);
-			ONE(&y->expert_down[e]);
-		}
-	}
-	ONE(&d->head);
-#undef ONE
-	return n;
-}
-
-/* Of one thread while packing a panel: 16 gathered rows as stored, one as floats, 16 as wanted. */
-struct packer {
-	char *stored, *wanted;
-	float *plain;
-	size_t stored_row, wanted_row;
-};
-
-static void pack_panel(const struct lm_matrix *m, int p, const struct packer *k)
-{
-	const void *row[STAVE_PANEL];
-	enum stave_qtype from = m->from.type, to = m->w.type;
-	for (int i = 0; i < STAVE_PANEL; i++) {
-		int r = p * STAVE_PANEL + i;
-		row[i] = NULL;
-		if (r >= m->w.rows)
-			continue;
-		row[i] = stave_weight_row(&m->from, r, k->stored + (size_t)i * k->stored_row);
-		if (from == to)
-			continue;
-		char *wanted = k->wanted + (size_t)i * k->wanted_row;
-		stave_dequantize(from, k->plain, row[i], m->w.cols);
-		stave_quantize(to, wanted, k->plain, m->w.cols);
-		row[i] = wanted;
-	}
-	size_t bytes = stave_packed_bytes(to, m->w.rows, m->w.cols) / (size_t)stave_panels(&m->w);
-	stave_pack_panel(to, (char *)m->w.data + (size_t)p * bytes, row, m->w.cols);
-}
-
-/* The pages of the mapping that hold nothing but this matrix: read once, not wanted again. */
-static void release(const struct stave_weight *w)
-{
-	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)w->data;
-	uintptr_t end = begin + (size_t)(w->transposed ? w->cols : w->rows) * w->row_bytes;
-	begin = (begin + page - 1) / page * page;
-	end = end / page * page;
-	if (end > begin)
-		madvise((void *)begin, end - begin, MADV_DONTNEED);
-}
-
-static void pack_all(struct stave_lm *d, struct lm_product **list, int n, const struct packer *packer)
-{
-#pragma omp parallel num_threads(d->threads)
-	{
-		const struct packer *mine = &packer[stave_thread_index()];
-		for (int i = 0; i < n; i++)
-			for (int j = 0; j < list[i]->parts; j++) {
-				const struct lm_matrix *m = &list[i]->part[j];
-#pragma omp for schedule(dynamic, 4) nowait
-				for (int p = 0; p < stave_panels(&m->w); p++)
-					pack_panel(m, p, mine);
-			}
-#pragma omp barrier
-#pragma omp for schedule(dynamic)
-		for (int i = 0; i < n; i++)
-			for (int j = 0; j < list[i]->parts; j++)
-				release(&list[i]->part[j].from);
-	}
-}
-
-static int pack(struct stave_lm *d, struct stave_err *err)
-{
-	int n = products(d, NULL);
-	size_t row = (size_t)d->widest * 4 + 64, each = (2 * STAVE_PANEL + 1) * row;
-	struct lm_product **list = malloc((size_t)n * sizeof *list);
-	struct packer *packer = malloc((size_t)d->threads * sizeof *packer);
-	char *memory = malloc((size_t)d->threads * each);
-	bool ok = list && packer && memory;
-	if (ok) {
-		products(d, list);
-		for (int t = 0; t < d->threads; t++) {
-			char *base = memory + (size_t)t * each;
-			packer[t] = (struct packer){.plain = (float *)base, .stored = base + row, .wanted = base + row + STAVE_PANEL * row,
-			                            .stored_row = row, .wanted_row = row};
-		}
-		pack_all(d, list, n, packer);
-	}
-	free(memory);
-	free(packer);
-	free(list);
-	return ok ? 0 : stave_err_set(err, STAVE_ENOMEM, "out of memory packing the weights");
-}
-
 int stave_lm_open(struct stave_lm **out, const struct stave_lm_config *c, struct stave_arena *arena, struct stave_err *err)
 {
 	struct stave_lm_memory m;
@@ -429,7 +323,7 @@ int stave_lm_open(struct stave_lm **out, const struct stave_lm_config *c, struct
 	int rc = build(&d, c, arena, &m, err);
 	if (rc)
 		return rc;
-	if ((rc = pack(d, err))) {
+	if ((rc = lm_pack(d, err))) {
 		stave_lm_close(d);
 		return rc;
 	}

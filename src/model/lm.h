@@ -1,7 +1,9 @@
-/* Private to model/: the parts of a model that runs (lm.c builds it, lm_forward.c and moe.c compute, adapter.c adds LoRA). */
+/* Private to model/: the parts of a model that runs (lm.c builds it, lm_pack.c brings the weights in, lm_forward.c and moe.c compute,
+ * adapter.c adds LoRA). */
 #ifndef STAVE_MODEL_LM_H
 #define STAVE_MODEL_LM_H
 
+#include "base/sys.h"
 #include "kernel/kernel.h"
 #include "kernel/panel.h"
 #include "model/model.h"
@@ -19,6 +21,7 @@ struct lm_matrix {
 	const float *bias;          /* (rows) or NULL */
 	int at;
 	struct stave_weight from;   /* in the file */
+	int ready;                  /* panels 0 .. ready are packed in w; the others are only in the file */
 };
 /* Matrices that read the same operand: q, k and v; gate and up; or one alone. */
 struct lm_product {
@@ -47,6 +50,8 @@ struct lm_span {
 /* What one thread needs for itself; in the workspace. */
 struct lm_thread {
 	void *panel, *paged;        /* scratch of the kernels */
+	char *fresh;                /* (fresh_bytes): panels that are packed for one product only */
+	char *rows;                 /* (rows_bytes): rows of a panel as stored */
 	const void **pages;         /* (pages of a context) */
 	float *row;                 /* (C) */
 	void *stored;               /* (C) a row of the embedding as stored */
@@ -85,6 +90,9 @@ struct stave_lm {
 	unsigned kinds;             /* operand kinds of any product */
 	int widest;                 /* columns of the widest operand */
 	int chunk_floats;
+	size_t fresh_bytes, rows_bytes; /* at least two panels of any matrix that is packed later; the rows of one */
+	struct lm_matrix **matrix;  /* (n_matrices) in the order of the layers; those before `settled` are packed */
+	int n_matrices, settled;
 	double weight_bytes, expert_bytes; /* packed: read by every token; of one expert in every layer */
 
 	char *cache;                /* (pages, L, K) of page_bytes */
@@ -130,8 +138,21 @@ void lm_activate_chunk(struct stave_lm *d, const struct lm_product *p, void *con
 int lm_chunk(const struct stave_lm *d, const struct lm_matrix *m, int n, int halves);
 /* Row r of an operand of n rows, from x (cols). */
 void lm_operand_row(unsigned kinds, void *const *operand, const float *x, int n, int cols, int r);
+static inline struct lm_thread *lm_self(const struct stave_lm *d) { return &d->thread[stave_thread_index()]; }
 /* The master's clock: what passed since its last call goes to *class. */
 void lm_lap(struct stave_lm *d, double *class);
+
+/* Bytes of a packed panel. */
+static inline size_t lm_panel_bytes(const struct stave_packed *w) { return stave_packed_bytes(w->type, w->rows, w->cols) / (size_t)stave_panels(w); }
+
+/* lm_pack.c */
+
+/* Its panels are packed when there is time, and until then for each product anew. */
+bool lm_packs_later(const struct lm_matrix *m);
+/* Panel p of such a matrix, by the calling thread. */
+void lm_pack_panel(struct stave_lm *d, const struct lm_matrix *m, int p, void *panel);
+/* Lists the matrices, and packs those that cannot wait. */
+int lm_pack(struct stave_lm *d, struct stave_err *err);
 
 void lm_moe_take(struct stave_lm *d, struct stave_arena *a);
 

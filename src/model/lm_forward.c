@@ -31,17 +31,14 @@ void lm_lap(struct stave_lm *d, double *class)
 	d->mark_s = now;
 }
 
-static struct lm_thread *self(const struct stave_lm *d) { return &d->thread[stave_thread_index()]; }
 static int least(int a, int b) { return a < b ? a : b; }
 static int most(int a, int b) { return a > b ? a : b; }
 
 /* ---- products ---- */
 
-static size_t panel_bytes(const struct stave_packed *w) { return stave_packed_bytes(w->type, w->rows, w->cols) / (size_t)stave_panels(w); }
-
 int lm_chunk(const struct stave_lm *d, const struct lm_matrix *m, int n, int halves)
 {
-	int panels = stave_panels(&m->w), c = n < MANY_ROWS ? (int)(ALONE_BYTES / panel_bytes(&m->w)) : MANY_PANELS;
+	int panels = stave_panels(&m->w), c = n < MANY_ROWS ? (int)(ALONE_BYTES / lm_panel_bytes(&m->w)) : MANY_PANELS;
 	c = least(c, panels / (4 * d->threads)); /* enough tasks to even out */
 	if (halves)
 		c = least(c, d->chunk_floats / (halves * STAVE_PANEL * n));
@@ -55,11 +52,28 @@ void lm_operand_row(unsigned kinds, void *const *operand, const float *x, int n,
 			stave_operand_make((enum stave_operand_kind)k, operand[k], x, 0, n, cols, r, r + 1);
 }
 
+/* Panels p0..p1, packed at `data`, times n rows of x. */
+static void multiply_panels(struct stave_lm *d, const struct lm_matrix *m, const void *data, int p0, int p1, const void *x, int n, float *y, size_t ldy)
+{
+	int first = p0 * STAVE_PANEL;
+	struct stave_packed w = {m->w.type, least(p1 * STAVE_PANEL, m->w.rows) - first, m->w.cols, data};
+	stave_packed_multiply(&w, 0, p1 - p0, x, n, y, ldy, m->bias ? m->bias + first : NULL, lm_self(d)->panel);
+}
+
 void lm_multiply_chunk(struct stave_lm *d, const struct lm_matrix *m, int part, void *const *operand, int n, int p0, int p1, float *y, size_t ldy, int layer)
 {
-	int first = p0 * STAVE_PANEL, rows = least(p1 * STAVE_PANEL, m->w.rows) - first;
-	struct stave_packed w = {m->w.type, rows, m->w.cols, (const char *)m->w.data + (size_t)p0 * panel_bytes(&m->w)};
-	stave_packed_multiply(&w, 0, p1 - p0, operand[stave_operand_kind(w.type)], n, y, ldy, m->bias ? m->bias + first : NULL, self(d)->panel);
+	size_t bytes = lm_panel_bytes(&m->w);
+	int first = p0 * STAVE_PANEL, rows = least(p1 * STAVE_PANEL, m->w.rows) - first, ready = least(most(m->ready, p0), p1);
+	const void *x = operand[stave_operand_kind(m->w.type)];
+	if (p0 < ready)
+		multiply_panels(d, m, (const char *)m->w.data + (size_t)p0 * bytes, p0, ready, x, n, y, ldy);
+	for (int p = ready, end; p < p1; p = end) {
+		char *fresh = lm_self(d)->fresh;
+		end = least(p1, p + (int)(d->fresh_bytes / bytes));
+		for (int i = p; i < end; i++)
+			lm_pack_panel(d, m, i, fresh + (size_t)(i - p) * bytes);
+		multiply_panels(d, m, fresh, p, end, x, n, y + (p - p0) * STAVE_PANEL, ldy);
+	}
 	if (d->adapted && layer >= 0)
 		lm_adapter_up(d, part, m->role, layer, first, rows, y, ldy);
 }
@@ -99,7 +113,7 @@ static void activate_row(const struct stave_lm *d, float *y, const float *gu, in
 void lm_activate_chunk(struct stave_lm *d, const struct lm_product *p, void *const *operand, int n, int p0, int p1, float *act, int layer)
 {
 	int first = p0 * STAVE_PANEL, cols = least(p1 * STAVE_PANEL, d->s.I) - first;
-	float *gu = self(d)->chunk;
+	float *gu = lm_self(d)->chunk;
 	size_t ld = (size_t)(p->parts * cols);
 	for (int i = 0; i < p->parts; i++)
 		lm_multiply_chunk(d, &p->part[i], i, operand, n, p0, p1, gu + i * cols, ld, layer);
@@ -126,13 +140,13 @@ static void norm_row(const struct stave_lm *d, float *y, const float *x, const s
 
 static void look_up(const struct stave_lm *d, float *y, const struct stave_weight *w, int r)
 {
-	stave_dequantize(w->type, y, stave_weight_row(w, r, self(d)->stored), w->cols);
+	stave_dequantize(w->type, y, stave_weight_row(w, r, lm_self(d)->stored), w->cols);
 }
 
 static void embed_row(const struct stave_lm *d, int r)
 {
 	size_t C = (size_t)d->s.C;
-	float *x = d->x + (size_t)r * C, *row = self(d)->row;
+	float *x = d->x + (size_t)r * C, *row = lm_self(d)->row;
 	look_up(d, x, &d->embed, d->ids[r]);
 	if (d->s.embed_scale > 0)
 		d->k->scale(x, d->s.embed_scale, C);
@@ -156,7 +170,7 @@ static void prepare_row(struct stave_lm *d, const struct lm_norm *norm, const st
 	size_t at = (size_t)r * (size_t)d->s.C;
 	float *in = d->x + at;
 	if (norm->gain) {
-		float *to = keep || d->adapted ? d->h + at : self(d)->row;
+		float *to = keep || d->adapted ? d->h + at : lm_self(d)->row;
 		norm_row(d, to, in, norm);
 		in = to;
 	}
@@ -169,7 +183,7 @@ static void prepare_row(struct stave_lm *d, const struct lm_norm *norm, const st
 static void add_row(struct stave_lm *d, float *y, const struct lm_norm *post, int r)
 {
 	size_t C = (size_t)d->s.C, at = (size_t)r * C;
-	float *x = d->x + at, *row = self(d)->row;
+	float *x = d->x + at, *row = lm_self(d)->row;
 	y += at;
 	if (d->s.encoder) {
 		d->k->add(y, x, C);
@@ -248,7 +262,7 @@ static void turn(const struct stave_lm *d, const struct lm_layer *y, float *x, c
 	const struct stave_shape *s = &d->s;
 	size_t D = (size_t)s->D;
 	if (gain)
-		d->k->headnorm_fwd(STAVE_F32, x, D, self(d)->stat, x, D, gain, s->norm_eps, 1, heads, s->D);
+		d->k->headnorm_fwd(STAVE_F32, x, D, lm_self(d)->stat, x, D, gain, s->norm_eps, 1, heads, s->D);
 	if (!y->rope)
 		return;
 	if (!s->rope_dims || s->rope_dims == s->D) {
@@ -290,7 +304,7 @@ static void attend(const struct stave_lm *d, int layer, const struct lm_span *sp
 	const struct stave_shape *s = &d->s;
 	const struct lm_layer *y = &d->layer[layer];
 	const struct stave_lm_rows *e = &d->rows[sp->entry];
-	struct lm_thread *my = self(d);
+	struct lm_thread *my = lm_self(d);
 	int from = y->window && sp->pos >= y->window ? (sp->pos - y->window + 1) / STAVE_PAGE : 0;
 	for (int p = from; p * STAVE_PAGE < sp->pos + sp->n; p++)
 		my->pages[p] = page_at(d, e->pages[p], layer, h);

@@ -174,7 +174,7 @@ void stave_adapter_take(struct stave_adapter *a, struct stave_arena *arena);
 void stave_adapter_close(struct stave_adapter *a);
 
 struct stave_lm_config {
-	const struct stave_source *source; /* stays open and mapped as long as the decoder: embedding rows are read from it */
+	const struct stave_source *source; /* stays open and mapped as long as the decoder: matrices and embedding rows are read from it */
 	enum stave_qtype type;      /* matrices are requantized to it; STAVE_QTYPE_COUNT = as stored. What a row length does not allow stays as stored */
 	enum stave_cache_type cache;
 	int pages;                  /* of STAVE_PAGE positions, over all layers and heads */
@@ -189,6 +189,10 @@ struct stave_lm;
 int stave_lm_plan(const struct stave_lm_config *c, struct stave_lm_memory *m, struct stave_err *err);
 int stave_lm_open(struct stave_lm **out, const struct stave_lm_config *c, struct stave_arena *arena, struct stave_err *err);
 void stave_lm_close(struct stave_lm *d);
+/* Open leaves the matrices that need no conversion in the file: runs pack what they read of them, again and again. This brings further ones to
+ * their places in the arena, between runs, for about so many seconds. Results are the same to the bit before, meanwhile and after.
+ * True: all of them are there, and no run reads matrices from the file any more. */
+bool stave_lm_settle(struct stave_lm *d, double seconds);
 /* The next n tokens of a sequence whose first `past` positions are in its pages: pages[i] (< config.pages) holds positions i * STAVE_PAGE …;
  * there are enough for past + n. Encoders: past is 0 and the n tokens are the whole text. */
 struct stave_lm_rows {

@@ -69,6 +69,37 @@ static void arena_plan_is_the_allocation(void **state)
 	assert_non_null(strstr(e.msg, "too much needs 1048576.00 GiB"));
 }
 
+static void arena_keeps_what_is_touched(void **state)
+{
+	struct stave_err e = {0};
+	struct stave_arena a;
+	must(stave_arena_reserve(&a, "t", 3 << 20, &e), &e);
+	memset(a.base + 8190, 7, 4);
+	stave_arena_touch(&a, 0, a.size);
+	for (size_t i = 0; i < a.size; i++)
+		assert_int_equal(a.base[i], i >= 8190 && i < 8194 ? 7 : 0);
+	stave_arena_close(&a);
+}
+
+static void pieces_of_a_mapping(void **state)
+{
+	struct stave_err e = {0};
+	struct stave_map m;
+	char path[STAVE_PATH], text[10000], got[STAVE_GATHER * 3];
+	const void *from[STAVE_GATHER];
+	for (int i = 0; i < 10000; i++)
+		text[i] = (char)(i * 7 >> 3);
+	must(stave_path(path, dir, "mapped", &e), &e);
+	must(stave_file_write(path, text, sizeof text, &e), &e);
+	must(stave_map_open(&m, path, &e), &e);
+	for (int i = 0; i < STAVE_GATHER; i++)
+		from[i] = m.p + (i * 3989 + 4090) % 9998;
+	stave_map_gather(got, from, STAVE_GATHER, 3);
+	for (int i = 0; i < STAVE_GATHER; i++)
+		assert_memory_equal(got + 3 * i, text + (i * 3989 + 4090) % 9998, 3);
+	stave_map_close(&m);
+}
+
 static void write_is_whole_or_absent(void **state)
 {
 	struct stave_err e = {0};
@@ -257,7 +288,8 @@ static int end(void **state) { return stave_remove_tree(dir, NULL); }
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(known_hashes), cmocka_unit_test(arena_plan_is_the_allocation), cmocka_unit_test(write_is_whole_or_absent),
+		cmocka_unit_test(known_hashes), cmocka_unit_test(arena_plan_is_the_allocation),
+		cmocka_unit_test(arena_keeps_what_is_touched), cmocka_unit_test(pieces_of_a_mapping), cmocka_unit_test(write_is_whole_or_absent),
 		cmocka_unit_test(what_is_no_file_is_kept),
 		cmocka_unit_test(safetensors_round_trip), cmocka_unit_test(hostile_safetensors), cmocka_unit_test(json_fields),
 	};

@@ -336,6 +336,7 @@ static void pace(void **state)
 	double idle_s[5] = {0};
 	struct pace p = {.idle_s = idle_s, .slots = 4};
 	assert_int_equal(pace_chunk(&p, 0, 512), 512);
+	assert_int_equal(pace_chunk(&p, 2, 512), 0); /* a step without a prompt comes first */
 	for (int i = 0; i < 50; i++)
 		pace_note(&p, 2, 0, .010);
 	pace_note(&p, 0, 100, .100);
@@ -352,6 +353,8 @@ static void pace(void **state)
 	assert_int_equal(pace_chunk(&p, 2, 512), 512);
 	assert_in_range(pace_chunk(&p, 4, 512), 1, 512);
 	assert_in_range(pace_chunk(&p, 1, 512), 1, 512);
+	pace_forget(&p);
+	assert_int_equal(pace_chunk(&p, 2, 512), 0);
 }
 
 int main(void)

@@ -275,6 +275,25 @@ static void cache_follows_the_weights(void **state)
 	}
 }
 
+/* Asked at once, and when all is in its place. */
+static void settling(void **state)
+{
+	static struct answer early, late;
+	struct stave_engine *e;
+	struct stave_err err = {0};
+	struct stave_engine_config c = {.model = dir, .slots = 2, .cache = "f32"};
+	int32_t ids[20];
+	prompt(ids, 20, 3);
+	tiny_must(stave_engine_open(&e, &c, &err), &err);
+	struct stave_request r = request(e, &early, ids, 20, 30);
+	run_one(&r, &early);
+	stave_engine_settle(e);
+	r = request(e, &late, ids, 20, 30);
+	run_one(&r, &late);
+	same_answer(&early, &late, "settled");
+	stave_engine_close(e);
+}
+
 static void closing(void **state)
 {
 	static struct answer many[10];
@@ -326,7 +345,7 @@ int main(void)
 	struct stave_engine_config c = {.model = dir, .slots = 4, .chunk = 16, .queue = 32, .cache = "f32"};
 	tiny_must(stave_engine_open(&engine, &c, &err), &err);
 	const struct CMUnitTest tests[] = {cmocka_unit_test(company), cmocka_unit_test(too_large), cmocka_unit_test(seeds), cmocka_unit_test(scoring), cmocka_unit_test(limits), cmocka_unit_test(stops),
-	                                   cmocka_unit_test(cancellation), cmocka_unit_test(closing), cmocka_unit_test(cache_follows_the_weights), cmocka_unit_test(loading)};
+	                                   cmocka_unit_test(cancellation), cmocka_unit_test(settling), cmocka_unit_test(closing), cmocka_unit_test(cache_follows_the_weights), cmocka_unit_test(loading)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	stave_engine_close(engine);
 	tiny_remove(dir);

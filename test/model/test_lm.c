@@ -1,6 +1,6 @@
 /* The decoder against independent truths: the training forward pass (directories in F32), the plain double-precision reference of all
  * families (plain.h), merged weights (adapters); and against itself: rows alone, in company, cut differently and on another
- * number of threads give the same bits for every cache type; the plan is what is taken. */
+ * number of threads give the same bits for every cache type, wherever the weights are; the plan is what is taken. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,6 +14,7 @@
 #include "base/sys.h"
 #include "kernel/panel.h"
 #include "model/any_model.h"
+#include "model/lm.h"
 #include "model/model.h"
 #include "model/plain.h"
 
@@ -363,6 +364,50 @@ static void rows_do_not_depend_on_company(void **state)
 		check_bits(inside("any.gguf"), types[i], STAVE_CACHE_BF16, "type");
 }
 
+/* One panel of each matrix is in its place, and what lies behind it there is not to be read. */
+static void unsettle(struct stave_lm *d)
+{
+	for (int i = 0; i < d->n_matrices; i++) {
+		struct lm_matrix *m = d->matrix[i];
+		size_t ready = lm_panel_bytes(&m->w);
+		assert_int_equal(m->ready, stave_panels(&m->w));
+		m->ready = 1;
+		memset((char *)(uintptr_t)m->w.data + ready, 0xff, ready * (size_t)(stave_panels(&m->w) - 1));
+	}
+	d->settled = 0;
+}
+
+/* Weights in the file, some of them in their places, a part of each, all: the same bits. */
+static void settling_does_not_show(void **state)
+{
+	static const enum stave_qtype types[] = {STAVE_Q_F32, STAVE_Q_BF16, STAVE_Q_Q8_0, STAVE_Q_Q4_0};
+	static const int whole[] = {T, 0}, cut[] = {64, 1, 30, 0}, *const cuts[] = {whole, cut};
+	static float before[T * V], got[T * V];
+	for (int f = 0; f < STAVE_FAMILIES; f++)
+		for (size_t t = 0; t < sizeof types / sizeof *types && f != STAVE_BERT; t++) {
+			struct stave_shape s = any_shape((enum stave_family)f);
+			struct rig r;
+			int calls = 0;
+			any_write(inside("any.gguf"), &s, types[t]);
+			open_rig(&r, inside("any.gguf"), STAVE_QTYPE_COUNT, STAVE_CACHE_F32);
+			assert_false(stave_lm_settle(r.lm, 0));
+			logits_of(&r, T, whole, 0, NULL, NULL, before);
+			for (bool all = false; !all;) {
+				all = stave_lm_settle(r.lm, calls < 3 ? 1e-6 : 1e9);
+				logits_of(&r, T, cuts[calls++ % 2], 0, NULL, NULL, got);
+				if (memcmp(before, got, sizeof got))
+					fail_msg("family %d, type %d: settling changed the result, call %d", f, (int)types[t], calls);
+			}
+			unsettle(r.lm);
+			logits_of(&r, T, whole, 0, NULL, NULL, got);
+			assert_memory_equal(before, got, sizeof got);
+			assert_true(stave_lm_settle(r.lm, 1e9));
+			logits_of(&r, T, whole, 0, NULL, NULL, got);
+			assert_memory_equal(before, got, sizeof got);
+			close_rig(&r);
+		}
+}
+
 static void threads_do_not_show(void **state)
 {
 	static float one[T * V], two[T * V];
@@ -640,6 +685,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(equals_the_training_network),   cmocka_unit_test(equals_pytorch), cmocka_unit_test(equals_plain),
 		cmocka_unit_test(encoder_equals_plain),          cmocka_unit_test(rows_do_not_depend_on_company),
+		cmocka_unit_test(settling_does_not_show),
 		cmocka_unit_test(threads_do_not_show),           cmocka_unit_test(pages_copy),
 		cmocka_unit_test(adapters_equal_merged_weights), cmocka_unit_test(fused_adapters),
 		cmocka_unit_test(adapters_that_are_refused),     cmocka_unit_test(token_bytes_of_experts),
