@@ -15,8 +15,11 @@
 #include "plan/validate.h"
 
 enum { N = PLAN_SERVE_COUNT, ROUNDS = 14, HELD_ROUNDS = 5, MODELS_MAX = 16 };
-/* Of how much a constant twice its start is worth; and what counts as no residual. */
-static const double prior_weight = 0.2, small = 0.02, damping = 0.05, least_time = 1e-7;
+/* How strongly constants are held to their start, as much more as there are fewer than `prior_rows` residuals; what counts as no residual. */
+static const double prior_weight = 0.1, prior_rows = 20, small = 0.02, damping = 0.05, least_time = 1e-7;
+
+/* How clients start and how the first requests count is rarely stated and moves TTFT by tens of percent: it weighs half. */
+static const double weight_of[PLAN_SERVE_METRICS] = {[PLAN_SERVE_TTFT] = 0.5, [PLAN_SERVE_TPOT] = 1, [PLAN_SERVE_THROUGHPUT] = 1, [PLAN_SERVE_PREFILL] = 1, [PLAN_SERVE_DECODE] = 1};
 
 struct problem {
 	struct plan_serve_case *c;
@@ -66,17 +69,17 @@ static void residuals(const struct problem *p, struct plan_serve_fit *f, const d
 /* Mean absolute residual, and the pull towards the start. */
 static double loss(const struct problem *p, const double *x, const double *r)
 {
-	double sum = 0, pull = 0;
-	int count = 0;
+	double sum = 0, count = 0, pull = 0;
 	for (int i = 0; i < p->n * PLAN_SERVE_METRICS; i++) {
+		double w = weight_of[i % PLAN_SERVE_METRICS];
 		if (isfinite(r[i])) {
-			sum += sqrt(r[i] * r[i] + small * small);
-			count++;
+			sum += w * sqrt(r[i] * r[i] + small * small);
+			count += w;
 		}
 	}
 	for (int i = 0; i < N; i++)
-		pull += prior_weight * (x[i] - p->start[i]) * (x[i] - p->start[i]);
-	return count ? sum / count + pull / N : 0;
+		pull += prior_weight * (1 + prior_rows / fmax(count, 1)) * (x[i] - p->start[i]) * (x[i] - p->start[i]);
+	return count > 0 ? sum / count + pull / N : 0;
 }
 
 /* Solves A d = b for a symmetric positive definite A (Cholesky); A and b are overwritten. */
@@ -105,15 +108,15 @@ static void solve(double A[N][N], double *b)
 /* The step from x: weighted normal equations with the prior and a damping that grows after a step that did not help. */
 static void step_of(const struct problem *p, const double *x, const double *r, double mu, double *step)
 {
-	int rows = p->n * PLAN_SERVE_METRICS, count = 0;
-	double A[N][N] = {{0}};
+	int rows = p->n * PLAN_SERVE_METRICS;
+	double A[N][N] = {{0}}, count = 0;
 	for (int i = 0; i < N; i++)
 		step[i] = 0;
 	for (int k = 0; k < rows; k++) {
 		if (!isfinite(r[k]))
 			continue;
-		count++;
-		double w = 1 / sqrt(r[k] * r[k] + small * small);
+		count += weight_of[k % PLAN_SERVE_METRICS];
+		double w = weight_of[k % PLAN_SERVE_METRICS] / sqrt(r[k] * r[k] + small * small);
 		for (int i = 0; i < N; i++) {
 			double a = p->jacobian[(size_t)i * rows + k];
 			step[i] -= w * a * r[k];
@@ -121,7 +124,7 @@ static void step_of(const struct problem *p, const double *x, const double *r, d
 				A[i][j] += w * a * p->jacobian[(size_t)j * rows + k];
 		}
 	}
-	double pull = 2 * prior_weight / N * (count ? count : 1);
+	double pull = 2 * prior_weight / N * (fmax(count, 1) + prior_rows);
 	for (int i = 0; i < N; i++) {
 		step[i] -= pull * (x[i] - p->start[i]);
 		A[i][i] += pull + mu * (A[i][i] + 1);
@@ -265,7 +268,7 @@ static int collect(struct problem *p, const struct plan_truths *t, const struct 
 	if (!p->c || !p->model || !p->engine)
 		return stave_err_set(err, STAVE_ENOMEM, "no memory for %d measured runs", t->n);
 	for (int i = 0; i < t->n; i++)
-		if (plan_words_have(t->row[i].kind, "infer") && t->row[i].accelerator == a && engine_is(&t->row[i], engine) && !plan_serve_case_of(t, i, &p->c[p->n]))
+		if (plan_words_have(t->row[i].kind, "infer") && plan_serve_same_chip(a, t->row[i].accelerator) && engine_is(&t->row[i], engine) && !plan_serve_case_of(t, i, &p->c[p->n]))
 			p->n++;
 	if (p->n == 0)
 		return stave_err_set(err, STAVE_ECONFIG, "none of %d measured runs is inference on %s by %s with its model's sizes and lengths of requests stated", t->n, a->name,

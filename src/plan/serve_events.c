@@ -243,9 +243,10 @@ static double add_prompt(struct plan_work *w, struct request *q, double budget)
 
 static bool may_admit(const struct sim *s)
 {
+	if (s->waiting.n == 0 || s->admitted >= s->max_batch)
+		return false;
 	const struct request *q = &s->q[s->waiting.head];
-	double output = s->r->fit->engine.reserve * (q->output - q->made);
-	return s->waiting.n && s->admitted < s->max_batch && (s->admitted == 0 || cache_has_room(s, q->prompt + output));
+	return s->admitted == 0 || cache_has_room(s, q->prompt + s->r->fit->engine.reserve * (q->output - q->made));
 }
 
 /* Prompts for this iteration: those begun, then those that wait, while tokens are left. A whole prompt waits for an iteration that can hold it. */
@@ -391,12 +392,13 @@ static int default_requests(const struct plan_load *l)
 /* Lengths that the cache cannot hold for one sequence are cut to what it can. */
 static void draw_requests(struct sim *s)
 {
+	double drift = s->load->concurrency > 0 ? hypot(s->load->spread, s->r->fit->engine.drift) : s->load->spread;
 	double at = 0, most = (s->capacity_bytes - s->per_window * s->window) / fmax(s->per_token, 1e-9) - PAGE;
 	for (int i = 0; i < s->n; i++) {
 		struct request *q = &s->q[i];
 		*q = (struct request){.next = -1, .older = -1, .newer = -1};
 		q->input = (int)fmin(length(s, s->load->input, s->load->spread), fmax(1, most / 2));
-		q->output = (int)fmin(length(s, s->load->output, s->load->spread), fmax(1, most - q->input));
+		q->output = (int)fmin(length(s, s->load->output, drift), fmax(1, most - q->input));
 		q->prompt = q->input;
 		if (s->load->rate_s > 0 && s->load->concurrency == 0)
 			q->arrival = at += exponential(s, 1 / s->load->rate_s);

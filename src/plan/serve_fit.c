@@ -52,7 +52,8 @@ static int read_engine(struct stave_yaml *at, struct plan_engine *e, struct stav
 	if ((rc = quantity(at, "chunk", STAVE_COUNT, 1, BLOCK_TOKENS_MAX, &chunk, err)) < 0 ||
 	    (rc = quantity(at, "max-batch", STAVE_COUNT, 1, BLOCK_TOKENS_MAX, &batch, err)) < 0 ||
 	    (rc = quantity(at, "reserve", STAVE_SHARE, 0, 1, &e->reserve, err)) < 0 ||
-	    (rc = quantity(at, "memory", STAVE_SHARE, 0.05, 1, &e->memory_share, err)) < 0 || (rc = flag(at, "mixed", &e->mixed, err)) < 0 ||
+	    (rc = quantity(at, "memory", STAVE_SHARE, 0.05, 1, &e->memory_share, err)) < 0 ||
+	    (rc = quantity(at, "drift", STAVE_SHARE, 0, 1, &e->drift, err)) < 0 || (rc = flag(at, "mixed", &e->mixed, err)) < 0 ||
 	    (rc = flag(at, "whole-prompts", &e->whole, err)) < 0 || (rc = flag(at, "narrow-cache", &e->narrow_cache, err)) < 0)
 		return rc;
 	e->chunk = (int)chunk;
@@ -97,6 +98,16 @@ static int widen_all(struct stave_yaml *residuals, struct plan_serve_fit *f, str
 
 /* ---- the nearest ---- */
 
+bool plan_serve_same_chip(const struct plan_accelerator *a, const struct plan_accelerator *b)
+{
+	if (!a || !b || strcmp(a->vendor, b->vendor) || a->cpu != b->cpu)
+		return false;
+	for (int p = 0; p < PLAN_PRECISIONS; p++)
+		if (fabs(a->peak[p] - b->peak[p]) > 0.01 * a->peak[p])
+			return false;
+	return true;
+}
+
 /* How unlike two accelerators are: by class, vendor and what the data sheets promise. */
 static double distance(const struct plan_accelerator *a, const struct plan_accelerator *b)
 {
@@ -130,7 +141,7 @@ static int consider(struct stave_yaml *fit, const struct plan_catalog *c, const 
 	double miss = distance(a, its) + (other ? 1 : 0);
 	if (best->fit && miss >= best->miss)
 		return 0;
-	*best = (struct nearest){.fit = fit, .miss = miss, .other_engine = other, .other_accelerator = strcmp(its->name, a->name)};
+	*best = (struct nearest){.fit = fit, .miss = miss, .other_engine = other, .other_accelerator = !plan_serve_same_chip(its, a)};
 	snprintf(best->accelerator, sizeof best->accelerator, "%s", its->name);
 	snprintf(best->engine, sizeof best->engine, "%s", name->text);
 	return 0;
@@ -149,6 +160,20 @@ static int find_nearest(struct stave_yaml *file, const struct plan_catalog *c, c
 	return rc;
 }
 
+/* A metric of which the fit has no row is as uncertain as away from home. */
+static int fill_unseen(struct stave_yaml *elsewhere, struct plan_serve_fit *f, struct stave_err *err)
+{
+	struct {
+		const char *metric;
+		struct plan_error_bar *bar;
+	} all[] = {{"ttft", &f->ttft}, {"tpot", &f->tpot}, {"throughput", &f->throughput}};
+	int rc = 0;
+	for (int i = 0; rc == 0 && i < 3; i++)
+		if (all[i].bar->p50 == 0)
+			rc = widen(elsewhere, all[i].metric, all[i].bar, err);
+	return rc;
+}
+
 static int fill(struct stave_yaml *file, const struct nearest *near, const char *engine, struct plan_serve_fit *f, struct stave_err *err)
 {
 	struct stave_yaml *engines, *regimes, *at;
@@ -164,7 +189,8 @@ static int fill(struct stave_yaml *file, const struct nearest *near, const char 
 		return rc;
 	if (near->other_engine && (rc = widen_all(stave_yaml_get(regimes, "other-engine"), f, err)) < 0)
 		return rc;
-	return near->other_accelerator ? widen_all(stave_yaml_get(regimes, "other-accelerator"), f, err) : 0;
+	struct stave_yaml *elsewhere = stave_yaml_get(regimes, "other-accelerator");
+	return near->other_accelerator ? widen_all(elsewhere, f, err) : fill_unseen(elsewhere, f, err);
 }
 
 int plan_serve_fit_open(struct plan_serve_fit **out, const struct plan_catalog *c, const struct plan_accelerator *a, const char *engine, struct stave_err *err)

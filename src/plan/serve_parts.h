@@ -12,13 +12,16 @@
 #define PLAN_SERVE_CONSTANTS(X)                                                                                      \
 	X(WEIGHTS,   "weights-share",   STAVE_SHARE,   0.05, 1)    /* of memory bandwidth, streaming weights */       \
 	X(CACHE,     "cache-share",     STAVE_SHARE,   0.05, 1)    /* of memory bandwidth, reading the KV cache */    \
-	X(PRODUCT,   "product-share",   STAVE_SHARE,   0.02, 1)    /* of peak flop/s, 16 bit products */              \
-	X(NARROW,    "narrow-share",    STAVE_SHARE,   0.02, 1)    /* of peak flop/s, 8 and 4 bit products */         \
+	X(PRODUCT,   "product-share",   STAVE_SHARE,   0.02, 0.9)    /* of peak flop/s, 16 bit products */              \
+	X(NARROW,    "narrow-share",    STAVE_SHARE,   0.02, 0.85)    /* of peak flop/s, 8 and 4 bit products */         \
 	X(ATTENTION, "attention-share", STAVE_SHARE,   0.02, 1)    /* of peak 16 bit flop/s, attention of a prompt */ \
 	X(EXPERT,    "expert-share",    STAVE_SHARE,   0.05, 1)    /* what experts' products reach of the above */    \
-	X(LINK,      "link-share",      STAVE_SHARE,   0.05, 2)    /* of the link; above 1: reduced in the switch */  \
+	X(WIDEN,     "widened-share",   STAVE_SHARE,   0.05, 1)    /* and products of weights that are widened first */ \
+	X(WIDEN_EXPERT, "widened-expert-share", STAVE_SHARE, 0.05, 1) /* the same, of experts */                      \
+	X(IMBALANCE, "imbalance",       STAVE_SHARE,   0.01, 1)    /* of spread experts and sequences: the fullest device has so much more at each doubling */ \
+	X(LINK,      "link-share",      STAVE_SHARE,   0.05, 1.5)    /* of the link; above 1: reduced in the switch */  \
 	X(REDUCE,    "reduce-latency",  STAVE_SECONDS, 0, 1e-3)    /* of one collective */                            \
-	X(LAYER,     "layer-time",      STAVE_SECONDS, 0, 1e-2)    /* launches and small kernels of a layer */        \
+	X(KERNEL,    "kernel-time",     STAVE_SECONDS, 0, 1e-3)    /* starting one kernel of a layer, or a small one */ \
 	X(ITERATION, "iteration-time",  STAVE_SECONDS, 0, 1)       /* scheduler and sampler, per iteration */         \
 	X(SEQUENCE,  "sequence-time",   STAVE_SECONDS, 0, 1e-2)    /* the same, per sequence of the batch */          \
 	X(REQUEST,   "request-time",    STAVE_SECONDS, 0, 1)       /* front end, once per request */
@@ -45,6 +48,7 @@ struct plan_engine {
 	bool whole;           /* a prompt that fits an iteration is not cut */
 	double reserve;       /* share of the expected output whose cache is kept free when a request is admitted */
 	double memory_share;  /* of device memory that it takes */
+	double drift;         /* how far clients that started together drift apart, as a spread of output lengths: none where prompts stop all decoding */
 	bool narrow_cache;    /* 8 and 4 bit models have an 8 bit cache */
 };
 struct plan_error_bar { double p50, p90; }; /* relative */
@@ -72,13 +76,13 @@ struct plan_serve_model {
 	double layer_bytes, expert_bytes, head_bytes;      /* of a device: weights read whatever the batch; one layer's experts when all are touched; logits */
 	double token_flops, expert_flops, head_flops;      /* of a device, per token (head: per sequence) */
 	double experts, experts_used;                      /* experts 0: dense */
-	double rate, rate_experts, bandwidth, bandwidth_experts, bandwidth_cache, attention_rate;
+	double rate, rate_experts, bandwidth, bandwidth_experts, bandwidth_elements, bandwidth_cache, attention_rate;
 	double cache_bytes, cache_window_bytes, window;    /* per token of context on a device: layers that see all, layers with a window */
 	double decode_flops, decode_window_flops;          /* of attention, per token of context */
 	double pair_flops, pair_window_flops;              /* of a prompt's attention */
 	double element_bytes;                              /* activations moved per token */
 	double reduces, reduce_bytes, reduce_s, shuffles, shuffle_bytes, link; /* collectives of an iteration; bytes per token */
-	double stages, groups;                             /* pp; attention data-parallel groups */
+	double stages, groups, fullest;                    /* pp; attention data-parallel groups; what the fullest of them has over the mean */
 	double launch_s, sequence_s;
 };
 void plan_serve_model_init(struct plan_serve_model *m, const struct plan_replica *r);
@@ -88,6 +92,8 @@ double plan_weight_bytes(enum plan_precision p); /* of a parameter in a product,
 /* Cache of a sequence of `tokens`, whole replica's devices together. */
 double plan_serve_cache_bytes(const struct plan_replica *r, double tokens);
 
+/* Accelerators of one chip differ in memory alone (H100 and H200): the shares of one are those of the other. NULL is like none. */
+bool plan_serve_same_chip(const struct plan_accelerator *a, const struct plan_accelerator *b);
 /* Precision of the cache that the fit's engine keeps for such weights. */
 enum plan_precision plan_serve_cache_precision(const struct plan_serve_fit *f, enum plan_precision weights);
 
@@ -113,7 +119,7 @@ struct plan_serve_calibration {
 	struct plan_serve_residual ttft, tpot, throughput;
 	int rows, models;
 };
-/* Fit the constants of (accelerator, engine) to the rows of that pair ("": of any engine), from the nearest fit on. Constants that the rows do not show stay near it.
+/* Fit the constants of (accelerator, engine) to the rows of that pair ("": of any engine; accelerators of the same chip count), from the nearest fit on. Constants that the rows do not show stay near it.
  * STAVE_ECONFIG when no row of the pair can be predicted. */
 int plan_serve_calibrate(const struct plan_truths *t, const struct plan_catalog *c, const char *accelerator, const char *engine,
                          struct plan_serve_calibration *out, struct stave_err *err);

@@ -79,6 +79,13 @@ static double product_rate(const struct plan_replica *r, enum plan_precision wei
 	return fmax(r->accelerator->peak[p], 1e6) * share;
 }
 
+/* What products of weights reach whose own arithmetic the device lacks (4 bit on most, 8 bit on older ones): they are widened on the way. */
+static double widening(const struct plan_replica *r, enum plan_precision weights, enum plan_serve_constant k)
+{
+	enum plan_precision p = arithmetic(r->accelerator, weights);
+	return plan_weight_bytes(weights) < fmin(plan_weight_bytes(p), 2) - 0.25 ? r->fit->k[k] : 1;
+}
+
 /* Mixture models of fewer than 8 bits keep attention in 16. */
 static enum plan_precision attention_precision(const struct plan_replica *r)
 {
@@ -98,11 +105,13 @@ static double link_rate(const struct plan_replica *r)
 static void init_rates(struct plan_serve_model *m, const struct plan_replica *r)
 {
 	const double *k = r->fit->k;
-	m->rate = product_rate(r, attention_precision(r));
-	m->rate_experts = product_rate(r, r->weights) * k[PLAN_SERVE_EXPERT];
+	double widen = widening(r, attention_precision(r), PLAN_SERVE_WIDEN), widen_experts = widening(r, r->weights, PLAN_SERVE_WIDEN_EXPERT);
+	m->rate = product_rate(r, attention_precision(r)) * widen;
+	m->rate_experts = product_rate(r, r->weights) * k[PLAN_SERVE_EXPERT] * widen_experts;
 	double bandwidth = fmax(r->accelerator->memory_bytes_s, 1e6);
-	m->bandwidth = bandwidth * k[PLAN_SERVE_WEIGHTS];
-	m->bandwidth_experts = m->bandwidth * k[PLAN_SERVE_EXPERT];
+	m->bandwidth = bandwidth * k[PLAN_SERVE_WEIGHTS] * widen;
+	m->bandwidth_experts = bandwidth * k[PLAN_SERVE_WEIGHTS] * k[PLAN_SERVE_EXPERT] * widen_experts;
+	m->bandwidth_elements = bandwidth * k[PLAN_SERVE_WEIGHTS];
 	m->bandwidth_cache = bandwidth * k[PLAN_SERVE_CACHE];
 	double peak = r->accelerator->peak[PLAN_BF16] > 0 ? r->accelerator->peak[PLAN_BF16] : r->accelerator->peak[PLAN_F32];
 	m->attention_rate = fmax(peak, 1e6) * k[PLAN_SERVE_ATTENTION];
@@ -158,15 +167,25 @@ static void init_collectives(struct plan_serve_model *m, const struct plan_repli
 	m->shuffle_bytes = m->shuffles / 2 * s->C * copies * ((plan_weight_bytes(r->weights) <= 1.0625 ? 1 : 2) + 2);
 }
 
+/* Kernels of a layer: two norms, four products, rotation, attention, activation; quantizing the inputs of four products; norms of queries and keys;
+ * choosing, sorting, gathering and combining of experts. */
+static double kernels(const struct plan_replica *r)
+{
+	enum plan_precision p = arithmetic(r->accelerator, attention_precision(r));
+	bool narrow = p != PLAN_F32 && p != PLAN_BF16;
+	return 9 + (narrow ? 4 : 0) + (r->shape.qk_norm ? 2 : 0) + (r->shape.sandwich ? 2 : 0) + (r->shape.experts ? 6 : 0);
+}
+
 void plan_serve_model_init(struct plan_serve_model *m, const struct plan_replica *r)
 {
 	*m = (struct plan_serve_model){.stages = r->pp, .groups = groups_of(r)};
+	m->fullest = 1 + r->fit->k[PLAN_SERVE_IMBALANCE] * log2(m->groups);
 	init_rates(m, r);
 	init_products(m, r);
 	init_attention(m, r);
 	init_collectives(m, r);
 	const double *k = r->fit->k;
-	m->launch_s = r->shape.L * k[PLAN_SERVE_LAYER] + k[PLAN_SERVE_ITERATION] + (r->pp - 1) * k[PLAN_SERVE_REDUCE];
+	m->launch_s = r->shape.L * kernels(r) * k[PLAN_SERVE_KERNEL] + k[PLAN_SERVE_ITERATION] + (r->pp - 1) * k[PLAN_SERVE_REDUCE];
 	m->sequence_s = k[PLAN_SERVE_SEQUENCE];
 }
 
@@ -188,20 +207,21 @@ static double per_device(double n, double parts) { return n > 0 ? fmax(n / parts
 void plan_serve_iteration(const struct plan_serve_model *m, const struct plan_work *w, struct plan_parts *out)
 {
 	/* a pipeline works on `stages` micro-batches at once, each of which visits every layer: one of them gives the time */
-	double decode = per_device(w->decode, m->stages * m->groups), prefill = per_device(w->prefill, m->stages * m->groups);
+	double parts = m->stages * fmax(1, m->groups / m->fullest);
+	double decode = per_device(w->decode, parts), prefill = per_device(w->prefill, parts);
 	double share = w->prefill > 0 ? prefill / w->prefill : 0, tokens = decode + prefill, all = per_device(w->decode + w->prefill, m->stages);
 	double seen = fmin(w->context, m->window), pairs = w->pairs * share, narrow = fmin(pairs, prefill * m->window);
 	*out = (struct plan_parts){0};
 	add_smooth_max(m->layer_bytes / m->bandwidth, tokens * m->token_flops / m->rate, &out->weights, &out->flops);
-	double heads = decode + per_device(w->firsts, m->stages * m->groups);
-	add_smooth_max(heads > 0 ? m->head_bytes / m->bandwidth : 0, heads * m->head_flops / m->rate, &out->weights, &out->flops);
+	double heads = decode + per_device(w->firsts, parts);
+	add_smooth_max(heads > 0 ? m->head_bytes / m->bandwidth_elements : 0, heads * m->head_flops / m->rate, &out->weights, &out->flops);
 	if (m->experts > 0) {
 		double touched = -expm1(all * log1p(-fmin(m->experts_used / m->experts, 1 - 1e-12)));
-		add_smooth_max(touched * m->expert_bytes / m->bandwidth_experts, all * m->expert_flops / m->rate_experts, &out->weights, &out->flops);
+		add_smooth_max(touched * m->expert_bytes / m->bandwidth_experts, all * m->fullest * m->expert_flops / m->rate_experts, &out->weights, &out->flops);
 	}
 	add_smooth_max(decode * (w->context * m->cache_bytes + seen * m->cache_window_bytes) / m->bandwidth_cache,
 	               decode * (w->context * m->decode_flops + seen * m->decode_window_flops) / m->attention_rate, &out->cache, &out->flops);
-	out->flops += (pairs * m->pair_flops + narrow * m->pair_window_flops) / m->attention_rate + tokens * m->element_bytes / m->bandwidth;
+	out->flops += (pairs * m->pair_flops + narrow * m->pair_window_flops) / m->attention_rate + tokens * m->element_bytes / m->bandwidth_elements;
 	out->launch = m->launch_s + w->decode * m->sequence_s;
 	out->comm = (m->reduces + m->shuffles) * m->reduce_s + tokens * (m->reduce_bytes + m->shuffle_bytes) / m->link;
 }

@@ -1,14 +1,15 @@
 /* Measured serving runs, predicted.
  *
  * Closed-loop rows start their clients all at once and are simulated so, for ten requests of each (the custom of the load generators), the first crowd
- * counted: latencies of such tables are means over the whole run. Offline rows hand in all requests at once. Rows of one stream (llama-bench) are one prompt, or one decoding sequence at its mean context. */
+ * counted: latencies of such tables are means over the whole run. Offline rows hand in all requests at once, to an engine set for throughput (large
+ * chunks). Rows of one stream (llama-bench) are one prompt, or one decoding sequence at its mean context. */
 #include <math.h>
 #include <stddef.h>
 
 #include "plan/serve_parts.h"
 #include "plan/truth_words.h"
 
-enum { WAVES = 10 };
+enum { WAVES = 10, OFFLINE_CHUNK = 8192 };
 
 static void read_measured(const struct plan_truth *t, struct plan_serve_case *c)
 {
@@ -57,6 +58,7 @@ const char *plan_serve_case_of(const struct plan_truths *t, int row, struct plan
 	out->load = (struct plan_load){.concurrency = clients, .input = x->isl, .output = x->osl, .seed = 1};
 	out->load.requests = clients > 0 && clients <= 1 << 14 ? WAVES * clients : 0;
 	out->load.from_start = true;
+	out->replica.chunk = clients || single ? 0 : OFFLINE_CHUNK;
 	return NULL;
 }
 
