@@ -19,7 +19,8 @@ enum { N = PLAN_SERVE_COUNT, ROUNDS = 14, HELD_ROUNDS = 5, MODELS_MAX = 16 };
 static const double prior_weight = 0.1, prior_rows = 20, small = 0.02, damping = 0.05, least_time = 1e-7;
 
 /* How clients start and how the first requests count is rarely stated and moves TTFT by tens of percent: it weighs half. */
-static const double weight_of[PLAN_SERVE_METRICS] = {[PLAN_SERVE_TTFT] = 0.5, [PLAN_SERVE_TPOT] = 1, [PLAN_SERVE_THROUGHPUT] = 1, [PLAN_SERVE_PREFILL] = 1, [PLAN_SERVE_DECODE] = 1};
+static const double weight_of[PLAN_SERVE_METRICS] = {
+	[PLAN_SERVE_TTFT] = 0.5, [PLAN_SERVE_TPOT] = 1, [PLAN_SERVE_THROUGHPUT] = 1, [PLAN_SERVE_PREFILL] = 1, [PLAN_SERVE_DECODE] = 1};
 
 struct problem {
 	struct plan_serve_case *c;
@@ -361,4 +362,56 @@ void plan_serve_calibration_write(const struct plan_serve_calibration *k, FILE *
 	write_residual(to, "ttft", &k->ttft);
 	write_residual(to, "tpot", &k->tpot);
 	write_residual(to, "throughput", &k->throughput);
+}
+
+/* A node of the catalog's file in one line; its comments are not known to the tree. */
+static void write_node(const struct stave_yaml *n, FILE *to)
+{
+	bool map = n->kind == STAVE_YAML_MAP;
+	if (n->kind == STAVE_YAML_SCALAR) {
+		fputs(n->text, to);
+		return;
+	}
+	fputc(map ? '{' : '[', to);
+	for (int i = 0; i < n->n; i++) {
+		if (i)
+			fputs(", ", to);
+		if (map)
+			fprintf(to, "%s: ", n->child[i].key);
+		write_node(&n->child[i], to);
+	}
+	fputc(map ? '}' : ']', to);
+}
+
+static void write_section(struct stave_yaml *file, const char *key, FILE *to)
+{
+	const struct stave_yaml *map = stave_yaml_get(file, key);
+	fprintf(to, "%s:\n", key);
+	for (int i = 0; map && i < map->n; i++) {
+		fprintf(to, "  %s: ", map->child[i].key);
+		write_node(&map->child[i], to);
+		fputc('\n', to);
+	}
+}
+
+static bool is_pair(struct stave_yaml *fit, const struct plan_serve_fit *f)
+{
+	const struct stave_yaml *accelerator = stave_yaml_get(fit, "accelerator"), *engine = stave_yaml_get(fit, "engine");
+	return accelerator && engine && accelerator->text && engine->text && !strcmp(accelerator->text, f->accelerator) && !strcmp(engine->text, f->engine.name);
+}
+
+void plan_serve_calibration_save(const struct plan_serve_calibration *k, const struct plan_catalog *c, FILE *to)
+{
+	struct stave_yaml *fits = stave_yaml_get(c->fits_serve, "fits");
+	write_section(c->fits_serve, "engines", to);
+	fputs("fits:\n", to);
+	for (int i = 0; fits && i < fits->n; i++) {
+		if (is_pair(&fits->child[i], &k->fit))
+			continue;
+		fputs("  - ", to);
+		write_node(&fits->child[i], to);
+		fputc('\n', to);
+	}
+	plan_serve_calibration_write(k, to);
+	write_section(c->fits_serve, "regimes", to);
 }

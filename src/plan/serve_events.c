@@ -475,11 +475,13 @@ static int check_load(const struct plan_replica *r, const struct plan_load *l, c
 		                     l->concurrency, l->requests, REQUESTS_MAX, l->spread, l->prefix_hit);
 	double room = r->accelerator->memory_bytes * (r->memory_share > 0 ? r->memory_share : r->fit->engine.memory_share);
 	if (!(m->kv_bytes > 0))
-		return stave_err_set(err, STAVE_ENOFIT, "memory: weights take %.1f GB and activations %.1f GB of the %.1f GB a device may use at tp %d, pp %d, ep %d; use more devices or narrower weights",
+		return stave_err_set(err, STAVE_ENOFIT, "memory: weights take %.1f GB and activations %.1f GB of the %.1f GB a device may use at tp %d, pp %d, ep %d; "
+		                     "use more devices or narrower weights",
 		                     m->weights_bytes / 1e9, m->activation_bytes / 1e9, room / 1e9, r->tp, r->pp, r->ep);
 	double need = plan_serve_cache_bytes(r, l->input + l->output + PAGE), have = plan_serve_cache_bytes(r, 8192) / 8192 * m->kv_tokens;
 	if (need > have)
-		return stave_err_set(err, STAVE_ENOFIT, "memory: one request of %.0f tokens needs a cache of %.2f GB and %.2f GB are left beside the weights; use more devices, a narrower cache or shorter requests",
+		return stave_err_set(err, STAVE_ENOFIT, "memory: one request of %.0f tokens needs a cache of %.2f GB and %.2f GB are left beside the weights; "
+		                     "use more devices, a narrower cache or shorter requests",
 		                     l->input + l->output, need / 1e9, have / 1e9);
 	return 0;
 }

@@ -127,12 +127,15 @@ static int refuse(const struct floor_of *f, const struct plan_slo *slo, struct s
 	if (f->reason == NO_MEMORY)
 		return stave_err_set(err, STAVE_ENOFIT, "no layout of up to %d %s fits the model: %s", devices, r->accelerator->name, f->why);
 	if (f->reason == SLOW_PROMPT)
-		return stave_err_set(err, STAVE_ENOFIT, "time to first token: one prompt alone takes %.0f ms on %d %s (tp %d, pp %d) and the limit is %.0f ms; allow %.0f ms, or take faster devices or shorter prompts",
+		return stave_err_set(err, STAVE_ENOFIT, "time to first token: one prompt alone takes %.0f ms on %d %s (tp %d, pp %d) and the limit is %.0f ms; "
+		                     "allow %.0f ms, or take faster devices or shorter prompts",
 		                     1e3 * f->ttft_s, devices, r->accelerator->name, r->tp, r->pp, 1e3 * slo->ttft_p99_s, 1.2e3 * f->ttft_s);
 	if (f->reason == SLOW_TOKEN)
-		return stave_err_set(err, STAVE_ENOFIT, "time per output token: a sequence alone takes %.1f ms on %d %s (tp %d, pp %d) and the limit is %.1f ms; allow %.1f ms, or take narrower weights or devices of more memory bandwidth",
+		return stave_err_set(err, STAVE_ENOFIT, "time per output token: a sequence alone takes %.1f ms on %d %s (tp %d, pp %d) and the limit is %.1f ms; "
+		                     "allow %.1f ms, or take narrower weights or devices of more memory bandwidth",
 		                     1e3 * f->tpot_s, devices, r->accelerator->name, r->tp, r->pp, 1e3 * slo->tpot_p99_s, 1.2e3 * f->tpot_s);
-	return stave_err_set(err, STAVE_ENOFIT, "latency limits (first token %.0f ms, each token %.1f ms, p99): one request alone keeps them (%.0f ms, %.1f ms) on %d %s but varying requests do not at any rate; allow %.0f ms and %.1f ms",
+	return stave_err_set(err, STAVE_ENOFIT, "latency limits (first token %.0f ms, each token %.1f ms, p99): one request alone keeps them (%.0f ms, %.1f ms) on %d %s "
+	                     "but varying requests do not at any rate; allow %.0f ms and %.1f ms",
 	                     1e3 * slo->ttft_p99_s, 1e3 * slo->tpot_p99_s, 1e3 * f->ttft_s, 1e3 * f->tpot_s, devices, r->accelerator->name, 2e3 * f->ttft_s, 2e3 * f->tpot_s);
 }
 

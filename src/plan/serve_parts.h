@@ -125,5 +125,7 @@ int plan_serve_calibrate(const struct plan_truths *t, const struct plan_catalog 
                          struct plan_serve_calibration *out, struct stave_err *err);
 /* The entry of catalog/fits-serve.yaml for it. */
 void plan_serve_calibration_write(const struct plan_serve_calibration *k, FILE *to);
+/* A whole fits-serve.yaml with it in place of the catalog's entry for the pair, as a catalog directory may hold it. */
+void plan_serve_calibration_save(const struct plan_serve_calibration *k, const struct plan_catalog *c, FILE *to);
 
 #endif

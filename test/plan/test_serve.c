@@ -391,6 +391,37 @@ static void a_written_fit_is_read_back(void **state)
 	free(all);
 }
 
+/* So is a whole file, in which the other fits are as they were. */
+static void a_saved_file_is_a_catalogs(void **state)
+{
+	struct plan_serve_calibration k = {.tpot = {3, 0.05, 0.04, 0.1, 0.07, 0.2}, .rows = 3, .models = 1};
+	struct plan_serve_fit *f, *other, *back;
+	replica(llama8, "h100-sxm", "vllm", 1, &f);
+	replica(llama8, "h100-sxm", "sglang", 1, &other);
+	k.fit = *f;
+	k.fit.k[PLAN_SERVE_KERNEL] = 9e-6;
+	char *text;
+	size_t n;
+	FILE *to = open_memstream(&text, &n);
+	plan_serve_calibration_save(&k, catalog, to);
+	fclose(to);
+	struct plan_catalog own = *catalog;
+	struct stave_err err = {0};
+	if (stave_yaml_parse(&own.fits_serve, text, n, "saved", &err) < 0)
+		fail_msg("%s", err.msg);
+	assert_int_equal(plan_serve_fit_open(&back, &own, plan_accelerator_find(catalog, "h100-sxm"), "vllm", NULL), 0);
+	assert_float_equal(back->k[PLAN_SERVE_KERNEL], 9e-6, 1e-12);
+	assert_memory_equal(&back->engine, &f->engine, sizeof f->engine);
+	plan_serve_fit_free(back);
+	assert_int_equal(plan_serve_fit_open(&back, &own, plan_accelerator_find(catalog, "h100-sxm"), "sglang", NULL), 0);
+	assert_memory_equal(back, other, sizeof *back);
+	plan_serve_fit_free(back);
+	stave_yaml_free(own.fits_serve);
+	plan_serve_fit_free(f);
+	plan_serve_fit_free(other);
+	free(text);
+}
+
 /* Every accelerator of the catalog serves something under any engine's name. */
 static void every_accelerator_has_constants(void **state)
 {
@@ -458,6 +489,7 @@ int main(void)
 		cmocka_unit_test(what_binds_is_named),
 		cmocka_unit_test(known_constants_are_recovered),
 		cmocka_unit_test(a_written_fit_is_read_back),
+		cmocka_unit_test(a_saved_file_is_a_catalogs),
 		cmocka_unit_test(every_accelerator_has_constants),
 		cmocka_unit_test(measured_runs_are_predicted),
 	};
