@@ -5,6 +5,7 @@
 #include "plan/evaluate.h"
 
 #define MEMORY_SHARE 0.9    /* of a device's memory that an engine fills: what vLLM and TensorRT-LLM take by default */
+#define REQUESTS 4000      /* simulated for the latencies at the peak: 40 beyond the p99 */
 #define ENGINE_START_S 60.0 /* of a replica, besides reading its weights: process, graphs, warm-up */
 
 static double peak_of(const double *hourly)
@@ -70,6 +71,9 @@ static int choose(const struct stave_plan *p, const struct plan_here *h, int tp,
 		s->peak_rate = peak_of(w->hourly);
 		s->mean_rate = mean_of(w->hourly);
 		prices(w, s, 1);
+		load.rate_s = s->peak_rate / s->choice.replicas_peak;
+		load.requests = REQUESTS;
+		rc = plan_serve_simulate(&s->choice.replica, &load, &s->at_peak, err);
 	}
 	s->choice.replica.fit = NULL;
 	plan_serve_fit_free(fit);

@@ -111,10 +111,13 @@ static int step_by_profile(const struct plan_here *h, const struct plan_scale *k
 
 static double nodes_of(const struct plan_here *h, int gpus) { return ceil((double)gpus / h->node->count); }
 
+/* Without a shared storage that the specification names: what the nodes themselves reach, by the catalog. */
+static double own_storage(const struct plan_here *h, double nodes) { return nodes * (h->node->storage_bytes_s > 0 ? h->node->storage_bytes_s : h->node->nic_bytes_s); }
+
 static void feed(const struct plan_here *h, const struct plan_scale *k, double nodes, struct plan_training_result *t, const struct plan_work *w)
 {
 	struct plan_feed f = {.units_s = w->batch * w->seq / t->step_s, .bytes_per_unit = w->bytes_per_token, .nodes = nodes, .nic_bytes_s = h->node->nic_bytes_s,
-	                      .read_bytes_s = (h->storage ? h->storage->read_bytes_s : h->node->storage_bytes_s * nodes) * k->of[PLAN_STORAGE]};
+	                      .read_bytes_s = (h->storage ? h->storage->read_bytes_s : own_storage(h, nodes)) * k->of[PLAN_STORAGE]};
 	struct plan_feeding got;
 	plan_feed_evaluate(&f, &got);
 	t->load_bytes_s = got.need_bytes_s;
@@ -127,7 +130,7 @@ static void feed(const struct plan_here *h, const struct plan_scale *k, double n
 static int checkpoint(const struct plan_here *h, const struct plan_scale *k, double nodes, int gpus, struct plan_training_result *t, const struct plan_work *w, struct plan_checkpoint *c,
                       struct stave_err *err)
 {
-	double own = h->node->storage_bytes_s > 0 ? h->node->storage_bytes_s * nodes : h->node->nic_bytes_s * nodes;
+	double own = own_storage(h, nodes);
 	struct plan_saving s = {.parameters = trained_parameters(w), .nodes = nodes, .devices = gpus, .device_host_bytes_s = h->accelerator->host_bytes_s,
 	                        .nic_bytes_s = nodes > 1 || h->storage ? h->node->nic_bytes_s : own, .asynchronous = w->checkpoint_async && h->accelerator->host_bytes_s > 0,
 	                        .write_bytes_s = (h->storage ? h->storage->write_bytes_s : own) * k->of[PLAN_STORAGE],

@@ -192,7 +192,7 @@ static void training(const struct stave_plan *p, const struct plan_work_result *
 static void serving(const struct stave_plan *p, const struct plan_work_result *r, FILE *to)
 {
 	const struct plan_serving_result *s = &r->serve;
-	const struct plan_service *v = &s->choice.at_capacity;
+	const struct plan_service *v = &s->at_peak;
 	char a[48];
 	row(to, "replica", "tp %d, pp %d, cache for %s tokens", s->choice.replica.tp, s->choice.replica.pp, plan_si_text(s->memory.kv_tokens, "", a));
 	row(to, "replicas", "%d at the peak of %.3g requests/s, %.1f on average; one carries %.3g/s", s->choice.replicas_peak, s->peak_rate, s->choice.replicas_mean, s->choice.capacity_s);
@@ -229,7 +229,7 @@ static void work(const struct stave_plan *p, const struct plan_work_result *r, F
 		training(p, r, to);
 	sums(p, &r->money, &r->footprint, to);
 	if (r->staves)
-		row(to, "shortest stave", "%s; the next wall is %s", plan_resource_name[r->stave[0].resource], plan_resource_name[r->next_wall]);
+		row(to, "shortest stave", "%s; the next wall is %s", r->shortest, plan_resource_name[r->next_wall]);
 	fputs("</table>\n", to);
 	if (r->serving)
 		return;

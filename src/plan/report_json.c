@@ -146,11 +146,11 @@ static json_t *training(const struct plan_work_result *r)
 static json_t *serving(const struct plan_work_result *r)
 {
 	const struct plan_serving_result *s = &r->serve;
-	const struct plan_service *v = &s->choice.at_capacity;
+	const struct plan_service *v = &s->at_peak;
 	json_t *o = json_object();
 	const struct { const char *key; double v; } n[] = {
 		{"weights_bytes_per_device", s->memory.weights_bytes}, {"kv_bytes_per_token", s->memory.kv_bytes_per_token}, {"kv_tokens", s->memory.kv_tokens},
-		{"capacity_requests_per_s", s->choice.capacity_s}, {"output_tokens_per_s", v->output_tokens_s}, {"total_tokens_per_s", v->total_tokens_s},
+		{"capacity_requests_per_s", s->choice.capacity_s}, {"capacity_output_tokens_per_s", s->choice.at_capacity.output_tokens_s}, {"output_tokens_per_s", v->output_tokens_s}, {"total_tokens_per_s", v->total_tokens_s},
 		{"ttft_p50_s", v->ttft_p50_s}, {"ttft_p90_s", v->ttft_p90_s}, {"ttft_p99_s", v->ttft_p99_s}, {"tpot_p50_s", v->tpot_p50_s}, {"tpot_p90_s", v->tpot_p90_s},
 		{"tpot_p99_s", v->tpot_p99_s}, {"ttft_error_p50", v->error_ttft_p50}, {"ttft_error_p90", v->error_ttft_p90}, {"tpot_error_p50", v->error_tpot_p50},
 		{"tpot_error_p90", v->error_tpot_p90}, {"weights_share", v->weights_s}, {"kv_share", v->kv_s}, {"flops_share", v->flops_s}, {"launch_share", v->launch_s},
@@ -206,7 +206,7 @@ static json_t *work(const struct stave_plan *p, const struct plan_work_result *r
 	json_object_set_new(o, "footprint", footprint(&r->footprint));
 	json_object_set_new(o, "staves", staves(r));
 	if (r->staves) {
-		word(o, "shortest_stave", plan_resource_name[r->stave[0].resource]);
+		word(o, "shortest_stave", r->shortest);
 		word(o, "next_wall", plan_resource_name[r->next_wall]);
 	}
 	json_t *refused = json_object();

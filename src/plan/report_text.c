@@ -74,20 +74,21 @@ static void training(const struct stave_plan *p, const struct plan_work_result *
 static void serving(const struct stave_plan *p, const struct plan_work_result *r, FILE *to)
 {
 	const struct plan_serving_result *s = &r->serve;
-	const struct plan_service *v = &s->choice.at_capacity;
+	const struct plan_service *v = &s->at_peak;
 	char a[48], b[48], c[48];
 	line(to, "replica");
-	fprintf(to, "tp %d, pp %d: %s of weights a device, cache for %s tokens, at most %d sequences\n", s->choice.replica.tp, s->choice.replica.pp,
-	        plan_si_text(s->memory.weights_bytes, "B", a), plan_si_text(s->memory.kv_tokens, "", b), s->choice.replica.max_batch);
+	fprintf(to, "tp %d, pp %d: %s of weights a device, cache for %s tokens; %.0f sequences at once on average\n", s->choice.replica.tp, s->choice.replica.pp,
+	        plan_si_text(s->memory.weights_bytes, "B", a), plan_si_text(s->memory.kv_tokens, "", b), v->batch_mean);
 	line(to, "capacity");
-	fprintf(to, "%.3g requests/s, %s out a replica; %d at the peak of %.3g/s, %.1f on average\n", s->choice.capacity_s, plan_si_text(v->output_tokens_s, "tokens/s", a),
+	fprintf(to, "%.3g requests/s, %s out a replica; %d at the peak of %.3g/s, %.1f on average\n", s->choice.capacity_s,
+	        plan_si_text(s->choice.at_capacity.output_tokens_s, "tokens/s", a),
 	        s->choice.replicas_peak, s->peak_rate, s->choice.replicas_mean);
 	if (s->choice.split) {
 		line(to, "split");
 		fprintf(to, "%d replicas for prefill, %d for decoding\n", s->choice.prefill_replicas, s->choice.decode_replicas);
 	}
 	line(to, "latency");
-	fprintf(to, "first token p50 %.3g, p99 %.3g s (queueing included, +- %.0f %%); further ones p50 %.3g, p99 %.3g ms (+- %.0f %%)\n", v->ttft_p50_s, v->ttft_p99_s,
+	fprintf(to, "at the peak: first token p50 %.3g, p99 %.3g s (queueing included, +- %.0f %%); further ones p50 %.3g, p99 %.3g ms (+- %.0f %%)\n", v->ttft_p50_s, v->ttft_p99_s,
 	        100 * v->error_ttft_p50, 1e3 * v->tpot_p50_s, 1e3 * v->tpot_p99_s, 100 * v->error_tpot_p50);
 	line(to, "time");
 	fprintf(to, "of an iteration: weights %.0f, cache %.0f, arithmetic %.0f, launches %.0f, communication %.0f %%\n", 100 * v->weights_s, 100 * v->kv_s, 100 * v->flops_s,
@@ -117,7 +118,7 @@ static void staves(const struct stave_plan *p, const struct plan_work_result *r,
 	}
 	fputc('\n', to);
 	line(to, "");
-	fprintf(to, "the shortest stave is %s; the next wall is %s\n", plan_resource_name[r->stave[0].resource], plan_resource_name[r->next_wall]);
+	fprintf(to, "the shortest stave is %s; the next wall is %s\n", r->shortest, plan_resource_name[r->next_wall]);
 }
 
 static void cost_lines(const struct stave_plan *p, const struct plan_money *m, const struct plan_footprint *f, FILE *to)

@@ -79,6 +79,7 @@ struct plan_training_result {
 struct plan_serving_result {
 	struct plan_serve_choice choice;
 	struct plan_serve_memory memory;
+	struct plan_service at_peak;         /* at the load's peak, shared by its replicas; choice.at_capacity: at the most one carries */
 	double peak_rate, mean_rate, tokens_day;
 	int gpus_replica, gpus_peak;
 	struct plan_mix best, rent, own;     /* an hour of the load curve: the cheapest base owned and the rest rented, all rented, all owned; NAN without prices */
@@ -105,6 +106,7 @@ struct plan_work_result {
 	struct plan_stave stave[PLAN_RESOURCE_COUNT]; /* ranked */
 	int staves;
 	enum plan_resource next_wall;
+	const char *shortest;                /* name of the first, or of what the machine cannot lengthen */
 	char refused[PLAN_SITES_MAX][160];   /* why other sites were not chosen; "" where they were worse */
 };
 struct plan_site_result {

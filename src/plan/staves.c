@@ -9,6 +9,7 @@
 
 #define MORE 1.1
 #define OUT_OF_THE_WAY 2.0
+#define NOTHING 0.005 /* a gain that is not worth a name */
 
 static const struct plan_scale AS_IT_IS = {{1, 1, 1, 1, 1, 1, 1, 1, 1}};
 
@@ -95,6 +96,7 @@ int plan_staves_rank(const struct stave_plan *p, struct plan_work_result *r, str
 		if (felt(r, (enum plan_resource)i))
 			r->stave[r->staves++] = (struct plan_stave){(enum plan_resource)i, gain_of(p, r, &AS_IT_IS, r->objective, (enum plan_resource)i), price_of(p, r, (enum plan_resource)i), 0};
 	sort(r->stave, r->staves);
+	r->shortest = r->stave[0].gain < NOTHING ? "the software's own time per launch, iteration and request" : plan_resource_name[r->stave[0].resource];
 	struct plan_scale without = AS_IT_IS;
 	without.of[r->stave[0].resource] = OUT_OF_THE_WAY;
 	double before = objective_with(p, r, &without, r->stave[0].resource == PLAN_NODES), most = -1;
