@@ -261,12 +261,9 @@ struct stave_yaml *stave_yaml_get(struct stave_yaml *map, const char *key)
 {
 	if (!map || map->kind != STAVE_YAML_MAP)
 		return NULL;
-	map->used = true;
 	for (int i = 0; i < map->n; i++)
-		if (!strcmp(map->child[i].key, key)) {
-			map->child[i].used = true;
+		if (!strcmp(map->child[i].key, key))
 			return &map->child[i];
-		}
 	return NULL;
 }
 
@@ -308,16 +305,36 @@ int stave_yaml_keys(const struct stave_yaml *map, const char *const *keys, size_
 	return 0;
 }
 
-/* Depth is bounded by the parser, so this may recurse. */
-struct stave_yaml *stave_yaml_unused(struct stave_yaml *root)
+static void write_scalar(const char *text, FILE *to)
 {
-	for (int i = 0; i < root->n; i++) {
-		struct stave_yaml *c = &root->child[i], *deeper = NULL;
-		bool below = c->used || (!c->key && c->kind != STAVE_YAML_SCALAR); /* an entry of a list is reached by number */
-		if (!below)
-			return c;
-		if ((deeper = stave_yaml_unused(c)))
-			return deeper;
+	if (text[0] && text[0] != ' ' && !text[strcspn(text, ",:#{}[]\"'&*!|>@`\\\n\t")]) {
+		fputs(text, to);
+		return;
 	}
-	return NULL;
+	fputc('"', to);
+	for (; *text; text++)
+		if (*text == '\n')
+			fputs("\\n", to);
+		else
+			fprintf(to, *text == '"' || *text == '\\' ? "\\%c" : "%c", *text);
+	fputc('"', to);
+}
+
+/* Depth is bounded by the parser, so this may recurse. */
+void stave_yaml_write(const struct stave_yaml *n, FILE *to)
+{
+	bool map = n->kind == STAVE_YAML_MAP;
+	if (n->kind == STAVE_YAML_SCALAR) {
+		write_scalar(n->text, to);
+		return;
+	}
+	fputc(map ? '{' : '[', to);
+	for (int i = 0; i < n->n; i++) {
+		if (i)
+			fputs(", ", to);
+		if (map)
+			fprintf(to, "%s: ", n->child[i].key);
+		stave_yaml_write(&n->child[i], to);
+	}
+	fputc(map ? '}' : ']', to);
 }

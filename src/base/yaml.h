@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/err.h"
 
@@ -20,7 +21,6 @@ struct stave_yaml {
 	const char *text;         /* of a scalar */
 	struct stave_yaml *child; /* (n) of a map or list */
 	int n;
-	bool used;                /* somebody asked for it: see stave_yaml_unused */
 };
 
 /* The tree and all its strings are one allocation each; free with stave_yaml_free. `what` names the text in errors. */
@@ -28,14 +28,14 @@ int stave_yaml_parse(struct stave_yaml **out, const char *text, size_t n, const 
 int stave_yaml_load(struct stave_yaml **out, const char *path, struct stave_err *err);
 void stave_yaml_free(struct stave_yaml *root);
 
-/* Child of a map, NULL when absent (or when `map` is NULL). Marks it used. */
+/* Child of a map, NULL when absent (or when `map` is NULL). */
 struct stave_yaml *stave_yaml_get(struct stave_yaml *map, const char *key);
 /* STAVE_ECONFIG "file:line: …" about a node. */
 __attribute__((format(printf, 3, 4))) int stave_yaml_error(const struct stave_yaml *at, struct stave_err *err, const char *fmt, ...);
 /* A map whose keys are all among `keys`; else an error that names the nearest one. */
 int stave_yaml_keys(const struct stave_yaml *map, const char *const *keys, size_t n, struct stave_err *err);
-/* First node below `root`, in the order written, that no stave_yaml_get, quantity, bool or choice asked for; NULL: all were. */
-struct stave_yaml *stave_yaml_unused(struct stave_yaml *root);
+/* The tree below a node in one line of flow style, so that reading it gives the same tree; comments are not known to it. */
+void stave_yaml_write(const struct stave_yaml *n, FILE *to);
 
 /* What a quantity measures; each has one unit inside the program. Written without a unit a number is an error for all but NUMBER and
  * COUNT; a wrong unit is an error that says which are right. */

@@ -239,7 +239,6 @@ int stave_yaml_quantity(struct stave_yaml *node, enum stave_dimension d, double 
 {
 	double value = 0;
 	char ccy[4] = "", low[48], high[48];
-	node->used = true;
 	int rc = is_scalar(node, dimensions[d].what, err);
 	if (rc || (rc = read_value(node, d, &value, ccy, err)))
 		return rc;
@@ -255,7 +254,6 @@ int stave_yaml_quantity(struct stave_yaml *node, enum stave_dimension d, double 
 int stave_yaml_bool(struct stave_yaml *node, bool *out, struct stave_err *err)
 {
 	static const char *const words[] = {"no", "yes", "false", "true", "off", "on"};
-	node->used = true;
 	for (int i = 0; node->kind == STAVE_YAML_SCALAR && i < 6; i++)
 		if (!strcmp(node->text, words[i])) {
 			*out = i % 2;
@@ -267,7 +265,6 @@ int stave_yaml_bool(struct stave_yaml *node, bool *out, struct stave_err *err)
 
 int stave_yaml_choice(struct stave_yaml *node, const char *const *words, size_t n, int *out, struct stave_err *err)
 {
-	node->used = true;
 	int rc = is_scalar(node, "a word", err);
 	if (rc)
 		return rc;

@@ -5,6 +5,7 @@
 
 /*        verb     one line of help */
 #define STAVE_VERBS(X)                                                                     \
+	X(plan,    "how long, how much, at what power and cost; the shortest stave")       \
 	X(prepare, "text in, token shards out: clean, deduplicate, tokenize, split")       \
 	X(train,   "train a language model, from scratch or from a directory")             \
 	X(eval,    "loss, perplexity and bits per byte of a model on prepared data")       \

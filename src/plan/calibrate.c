@@ -13,10 +13,8 @@ static int calibrate_train(const struct plan_truths *t, const struct plan_catalo
 	int rc = plan_train_fit_open(&fit, c, a, stack, err);
 	if (rc)
 		return rc;
-	if (!(rc = plan_train_calibrate(t, c, accelerator, stack, fit, NULL, err))) {
-		fputs("fits:\n", to);
-		plan_train_fit_write(fit, to);
-	}
+	if (!(rc = plan_train_calibrate(t, c, accelerator, stack, fit, NULL, err)))
+		plan_train_fit_save(fit, c, to);
 	plan_train_fit_free(fit);
 	return rc;
 }
@@ -25,10 +23,8 @@ static int calibrate_serve(const struct plan_truths *t, const struct plan_catalo
 {
 	struct plan_serve_calibration k;
 	int rc = plan_serve_calibrate(t, c, accelerator, engine, &k, err);
-	if (!rc) {
-		fputs("fits:\n", to);
-		plan_serve_calibration_write(&k, to);
-	}
+	if (!rc)
+		plan_serve_calibration_save(&k, c, to);
 	return rc;
 }
 

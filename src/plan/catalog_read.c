@@ -6,7 +6,6 @@
 
 static int read_text(char *to, size_t size, struct stave_yaml *at, struct stave_err *err)
 {
-	at->used = true;
 	if (at->kind != STAVE_YAML_SCALAR || !*at->text)
 		return stave_yaml_error(at, err, "%s wants a text", at->key ? at->key : "this entry");
 	if (strlen(at->text) >= size)

@@ -4,7 +4,6 @@
 
 #include "plan/evaluate.h"
 
-#define MEMORY_SHARE 0.9    /* of a device's memory that an engine fills: what vLLM and TensorRT-LLM take by default */
 #define REQUESTS 4000      /* simulated for the latencies at the peak: 40 beyond the p99 */
 #define ENGINE_START_S 60.0 /* of a replica, besides reading its weights: process, graphs, warm-up */
 
@@ -56,7 +55,8 @@ static int choose(const struct stave_plan *p, const struct plan_here *h, int tp,
 	if (rc)
 		return rc;
 	struct plan_replica replica = {.shape = w->shape, .weights = (enum plan_precision)w->precision, .kv = (enum plan_precision)w->kv, .accelerator = h->accelerator, .fit = fit,
-	                               .tp = tp > 0 ? tp : isnan(w->tp) ? 0 : (int)w->tp, .memory_share = MEMORY_SHARE};
+	                               .tp = tp > 0 ? tp : isnan(w->tp) ? 0 : (int)w->tp, 
+	                               .nic_bytes_s = h->node->nic_bytes_s / h->node->count};
 	struct plan_load load = {.input = w->input, .output = w->output, .spread = w->spread, .prefix_hit = w->prefix_hit, .seed = (unsigned long)p->spec->seed};
 	struct plan_slo slo = {isnan(w->ttft_p99_s) ? 0 : w->ttft_p99_s, isnan(w->tpot_p99_s) ? 0 : w->tpot_p99_s};
 	rc = plan_serve_choose(&replica, &load, w->hourly, &slo, start_s(h, &replica, k), &s->choice, err);

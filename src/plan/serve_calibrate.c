@@ -364,32 +364,13 @@ void plan_serve_calibration_write(const struct plan_serve_calibration *k, FILE *
 	write_residual(to, "throughput", &k->throughput);
 }
 
-/* A node of the catalog's file in one line; its comments are not known to the tree. */
-static void write_node(const struct stave_yaml *n, FILE *to)
-{
-	bool map = n->kind == STAVE_YAML_MAP;
-	if (n->kind == STAVE_YAML_SCALAR) {
-		fputs(n->text, to);
-		return;
-	}
-	fputc(map ? '{' : '[', to);
-	for (int i = 0; i < n->n; i++) {
-		if (i)
-			fputs(", ", to);
-		if (map)
-			fprintf(to, "%s: ", n->child[i].key);
-		write_node(&n->child[i], to);
-	}
-	fputc(map ? '}' : ']', to);
-}
-
 static void write_section(struct stave_yaml *file, const char *key, FILE *to)
 {
 	const struct stave_yaml *map = stave_yaml_get(file, key);
 	fprintf(to, "%s:\n", key);
 	for (int i = 0; map && i < map->n; i++) {
 		fprintf(to, "  %s: ", map->child[i].key);
-		write_node(&map->child[i], to);
+		stave_yaml_write(&map->child[i], to);
 		fputc('\n', to);
 	}
 }
@@ -409,7 +390,7 @@ void plan_serve_calibration_save(const struct plan_serve_calibration *k, const s
 		if (is_pair(&fits->child[i], &k->fit))
 			continue;
 		fputs("  - ", to);
-		write_node(&fits->child[i], to);
+		stave_yaml_write(&fits->child[i], to);
 		fputc('\n', to);
 	}
 	plan_serve_calibration_write(k, to);

@@ -100,6 +100,8 @@ int plan_train_fit_open(struct plan_train_fit **out, const struct plan_catalog *
 void plan_train_fit_free(struct plan_train_fit *f);
 /* The constants as an entry of the list `fits:` of fits-train.yaml. */
 void plan_train_fit_write(const struct plan_train_fit *f, FILE *to);
+/* A whole fits-train.yaml: the catalog's entries, and this one in place of its pair's. */
+void plan_train_fit_save(const struct plan_train_fit *f, const struct plan_catalog *c, FILE *to);
 /* How the share of peak changes between accelerators: (W per flop/s of this one over the fit's) ^ 1/4, since newer ones do more with each watt and are
  * held back by power first. From A100 to H100 it gives 0.86, measured 0.67 / 0.78 of llm-foundry; a 500 W cap of an H100 0.92. */
 double plan_train_power(const struct plan_train_fit *f, const struct plan_accelerator *a);

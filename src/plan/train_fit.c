@@ -223,3 +223,18 @@ void plan_train_fit_write(const struct plan_train_fit *f, FILE *to)
 		if (fabs(*at(&g, i) - constants[i].otherwise) > 1e-9 * fabs(constants[i].otherwise))
 			fprintf(to, "      %s: %.4g # %s\n", constants[i].name, *at(&g, i), constants[i].what);
 }
+
+void plan_train_fit_save(const struct plan_train_fit *f, const struct plan_catalog *c, FILE *to)
+{
+	struct stave_yaml *fits = stave_yaml_get(c->fits_train, "fits");
+	fputs("fits:\n", to);
+	for (int i = 0; fits && i < fits->n; i++) {
+		struct stave_yaml *e = &fits->child[i];
+		if (!strcasecmp(text_of(e, "accelerator"), f->accelerator) && !strcasecmp(text_of(e, "stack"), f->stack))
+			continue;
+		fputs("  - ", to);
+		stave_yaml_write(e, to);
+		fputc('\n', to);
+	}
+	plan_train_fit_write(f, to);
+}

@@ -154,19 +154,24 @@ static void unknown_keys_name_the_nearest(void **state)
 	stave_yaml_free(y);
 }
 
-static void what_nobody_asked_for_is_found(void **state)
+static void written_and_read_again(void **state)
 {
-	struct stave_yaml *y = parse("a: 1\nb: {c: 2, d: 3}\nl: [{e: 4}, {e: 5}]\n");
-	stave_yaml_get(y, "a");
-	assert_string_equal(stave_yaml_unused(y)->key, "b");
-	struct stave_yaml *b = stave_yaml_get(y, "b"), *l = stave_yaml_get(y, "l");
-	stave_yaml_get(b, "c");
-	assert_string_equal(stave_yaml_unused(y)->key, "d");
-	stave_yaml_get(b, "d");
-	stave_yaml_get(&l->child[0], "e");
-	assert_int_equal(stave_yaml_unused(y)->line, 3);
-	stave_yaml_get(&l->child[1], "e");
-	assert_null(stave_yaml_unused(y));
+	struct stave_yaml *y = parse("a: 1\nb: {c: 'x: y, #z', d: \"two\\nlines\"}\nl: [{e: 4 GB/s}, [5, 6], '']\n"), *again;
+	char *first = NULL, *second = NULL;
+	size_t n = 0;
+	FILE *f = open_memstream(&first, &n);
+	stave_yaml_write(y, f);
+	fclose(f);
+	again = parse(first);
+	f = open_memstream(&second, &n);
+	stave_yaml_write(again, f);
+	fclose(f);
+	assert_string_equal(first, second);
+	assert_string_equal(stave_yaml_get(stave_yaml_get(again, "b"), "c")->text, "x: y, #z");
+	assert_string_equal(stave_yaml_get(stave_yaml_get(again, "b"), "d")->text, "two\nlines");
+	free(first);
+	free(second);
+	stave_yaml_free(again);
 	stave_yaml_free(y);
 }
 
@@ -441,7 +446,7 @@ int main(void)
 		cmocka_unit_test(many_keys_are_checked_in_order),
 		cmocka_unit_test(files_are_named_in_errors),
 		cmocka_unit_test(unknown_keys_name_the_nearest),
-		cmocka_unit_test(what_nobody_asked_for_is_found),
+		cmocka_unit_test(written_and_read_again),
 		cmocka_unit_test(numbers_and_counts),
 		cmocka_unit_test(bytes_rates_and_work),
 		cmocka_unit_test(times_powers_and_energies),
