@@ -25,6 +25,7 @@ else
 	skip "the published nanoGPT run" "needs $text"
 fi
 STAVE_KILLS=50 run "50 random kills" 1800 build/test/train/test_run
+STAVE_LONG=1 run "divergence of every type, 24 models" 1800 build/test/model/test_parity
 # an input that breaks something stays in build/fuzz, for -runs=1 and the debugger
 if make -j2 FUZZ=1 CC=clang BUILD=build/fuzz fuzz; then
 	for f in build/fuzz/fuzz/*/fuzz_*; do
