@@ -85,6 +85,8 @@ static void consume(const struct plan_here *h, const struct plan_use *u, struct 
 	struct plan_impact impact;
 	double nodes = u->nodes, share = fmin(u->network_share, 1);
 	plan_draw_evaluate(h->node, nodes, nodes, u->busy, NULL, NULL, &draw);
+	if (h->node->rated_w <= 0) /* nobody measured what a profile's machine draws */
+		draw.mean_w = draw.peak_w = NAN;
 	double other = ((h->network ? h->network->port_w * h->node->nics * (h->nodes + h->spares) : 0) + (h->storage ? h->storage->power_w : 0)) * share;
 	struct plan_consumption c = {
 		.it_mean_w = draw.mean_w + other, .seconds = u->seconds, .pue = plan_bill_pue(h), .life_s = s->life_s,
@@ -93,7 +95,7 @@ static void consume(const struct plan_here *h, const struct plan_use *u, struct 
 		.embodied_kg = nodes * (h->node->embodied_kg + h->node->count * h->accelerator->embodied_kg)};
 	c.market_kg_per_j = !isnan(s->kg_per_j_market) ? s->kg_per_j_market : c.kg_per_j;
 	plan_impact_evaluate(&c, &impact);
-	*f = (struct plan_footprint){.it_power_w = c.it_mean_w, .mean_power_w = c.it_mean_w * c.pue, .peak_power_w = (u->peak_nodes * plan_node_power_w(h->node, 1) + other) * c.pue,
+	*f = (struct plan_footprint){.it_power_w = c.it_mean_w, .mean_power_w = c.it_mean_w * c.pue, .peak_power_w = ((h->node->rated_w > 0 ? u->peak_nodes * plan_node_power_w(h->node, 1) : NAN) + other) * c.pue,
 	                             .energy_j = impact.facility_j, .carbon_kg = impact.carbon_kg, .carbon_market_kg = impact.market_kg, .embodied_kg = impact.embodied_kg,
 	                             .water_l = impact.water_l, .source_water_l = impact.source_water_l};
 }

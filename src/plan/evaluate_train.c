@@ -33,7 +33,8 @@ static struct plan_train_job job_of(const struct plan_work *w)
 static struct plan_machine machine_of(const struct plan_here *h, int gpus, const struct plan_train_fit *fit)
 {
 	struct plan_machine m = {.accelerator = h->accelerator, .fit = fit, .gpus = gpus, .gpus_per_node = h->node->count < gpus ? h->node->count : gpus,
-	                         .nic_bytes_s = h->node->nic_bytes_s, .sites = 1};
+	                         .nic_bytes_s = h->node->nic_bytes_s, .sites = (int)h->site->places,
+	                         .site_bytes_s = isnan(h->site->line_bytes_s) ? 0 : h->site->line_bytes_s, .site_latency_s = h->site->line_latency_s};
 	if (h->network)
 		m.network = *h->network;
 	return m;

@@ -23,16 +23,6 @@ double plan_accelerator_most_flop_s(const struct plan_accelerator *a)
 	return most;
 }
 
-double plan_accelerator_tpp(const struct plan_accelerator *a)
-{
-	/* int4 is weights only: its products run in another type */
-	static const double bits[PLAN_PRECISIONS] = {[PLAN_F32] = 32, [PLAN_BF16] = 16, [PLAN_FP8] = 8, [PLAN_FP4] = 4, [PLAN_I8] = 8};
-	double most = 0;
-	for (int p = 0; p < PLAN_PRECISIONS; p++)
-		most = fmax(most, a->peak[p] / 1e12 * bits[p]);
-	return most;
-}
-
 /* A rule speaks of one accelerator by name, or of all that are fast enough. */
 static bool concerns(const struct plan_rule *r, const struct plan_accelerator *a)
 {
@@ -74,12 +64,3 @@ int plan_placement_check(const struct plan_location *at, const char *residency, 
 	}
 	return 0;
 }
-
-double plan_transfer_s(double bytes, double bytes_s, double latency_s)
-{
-	if (!(bytes > 0))
-		return latency_s;
-	return bytes_s > bytes / PLAN_NEVER_S ? bytes / bytes_s + latency_s : PLAN_NEVER_S;
-}
-
-double plan_fibre_s(double metres) { return metres * 1.468 / 299792458.0; }

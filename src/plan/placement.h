@@ -17,13 +17,5 @@ bool plan_region_within(const char *region, const char *whole);
 int plan_placement_check(const struct plan_location *at, const char *residency, const struct plan_accelerator *a, const struct plan_rule *rule, int rules, struct stave_err *err);
 /* Greatest dense rate of any precision, flop/s: what a rule's threshold is compared with. */
 double plan_accelerator_most_flop_s(const struct plan_accelerator *a);
-/* "Total processing performance" of the US export rules, TFLOP/s times the bits of an operand, the most over all precisions (15 CFR 774, Supplement 1, ECCN 3A090 note 2;
- * A100: 312 x 16 = 4992). Given for writing such rules as thresholds. */
-double plan_accelerator_tpp(const struct plan_accelerator *a);
-
-/* Seconds to bring `bytes` from one site to another over a link of bytes_s: bytes / rate and one way of light. PLAN_NEVER_S without a link. */
-double plan_transfer_s(double bytes, double bytes_s, double latency_s);
-/* One way of light through so many metres of fibre of refractive index 1.468 (ITU-T G.652). */
-double plan_fibre_s(double metres);
 
 #endif

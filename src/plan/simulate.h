@@ -179,8 +179,6 @@ struct plan_simulation {
 int plan_simulate(struct plan_simulation *out, const struct plan_fleet *fleet, struct stave_err *err);
 void plan_simulation_free(struct plan_simulation *s);
 
-const char *plan_fleet_stave_text(enum plan_fleet_stave s);
-const char *plan_node_state_text(enum plan_node_state s);
 /* One screen: curves of utilisation and power, jobs, where node time went. */
 void plan_simulation_text(const struct plan_simulation *s, FILE *to);
 /* New reference. */

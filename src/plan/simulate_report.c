@@ -23,9 +23,6 @@ static const char *const figure_words[PLAN_FIGURES] = {
 	[PLAN_FIGURE_CARBON] = "carbon_kg", [PLAN_FIGURE_FAILURES] = "failures", [PLAN_FIGURE_THROTTLED] = "throttled_s", [PLAN_FIGURE_UNSERVED] = "unserved_share",
 	[PLAN_FIGURE_WAIT] = "wait_mean_s", [PLAN_FIGURE_FINISHED] = "jobs_finished", [PLAN_FIGURE_LATE] = "jobs_late"};
 
-const char *plan_fleet_stave_text(enum plan_fleet_stave s) { return stave_words[s]; }
-const char *plan_node_state_text(enum plan_node_state s) { return state_words[s]; }
-
 static const char *name_of(const char *name) { return name ? name : ""; }
 
 /* ---- samples as means ---- */

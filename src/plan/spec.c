@@ -347,6 +347,8 @@ static int read_site(struct reader *r, struct stave_yaml *node, struct plan_site
 		return rc;
 	if (!s->grid[0] && isnan(s->energy.amount))
 		return stave_yaml_error(node, r->err, "site %s: the price of energy is missing: name a grid ('stave plan catalog grid') or give energy: '0.11 EUR/kWh'", s->name);
+	if (s->places > 1 && isnan(s->line_bytes_s))
+		return stave_yaml_error(node, r->err, "site %s: %.0f places want the line between them, such as line: 800 Gb/s", s->name, s->places);
 	const void *grid;
 	if (s->grid[0] && !s->region[0] && !plan_catalog_find(r->c, "grid", s->grid, NULL, &grid, NULL))
 		snprintf(s->region, sizeof s->region, "%s", ((const struct plan_grid *)grid)->region);

@@ -55,7 +55,7 @@ struct plan_site {
 	struct plan_pool pool[PLAN_POOLS_MAX];
 	int pools;
 	bool rented;
-	double power_w, rack_w, uplink_bytes_s, pue, kg_per_j, kg_per_j_market, water_l_per_j;
+	double power_w, rack_w, uplink_bytes_s, places, line_bytes_s, line_latency_s, pue, kg_per_j, kg_per_j_market, water_l_per_j;
 	struct plan_price energy;        /* per J */
 	struct plan_price staff_s, space_s, building_w; /* per second, per second, per W of IT power once */
 	struct plan_price device;        /* overrides the node's price (per node), or the rent (per accelerator-second) */

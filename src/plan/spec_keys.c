@@ -89,6 +89,9 @@ static const struct plan_key site_keys[] = {
 	WORD(plan_site, "cooling", cooling, "catalog cooling class (plain air)"),
 	BOOL(plan_site, "rented", rented, 0, "the devices are rented by the hour, not owned"),
 	Q(plan_site, "uplink", uplink_bytes_s, STAVE_BYTE_RATE, NAN, 1, 1e18, "over which training data comes to the site before a job (it is there)"),
+	Q(plan_site, "places", places, STAVE_COUNT, 1, 1, 64, "buildings that the nodes stand in, in equal shares"),
+	Q(plan_site, "line", line_bytes_s, STAVE_BYTE_RATE, NAN, 1, 1e18, "between the places, one direction; wanted with more than one"),
+	Q(plan_site, "line_latency", line_latency_s, STAVE_SECONDS, 0.001, 0, 1, "of that line, one way (1 ms: 200 km)"),
 	Q(plan_site, "power", power_w, STAVE_WATTS, NAN, 1, 1e12, "what the utility gives, all included"),
 	Q(plan_site, "rack", rack_w, STAVE_WATTS, NAN, 1, 1e9, "what a rack may draw"),
 	Q(plan_site, "pue", pue, STAVE_NUMBER, NAN, 1, 10, "facility energy over IT energy (the cooling class's)"),
@@ -163,7 +166,7 @@ MAP(limits, "limits", "what the whole plan may take");
 
 static const struct plan_key rule_keys[] = {
 	WORD(plan_rule, "accelerator", accelerator, "by name; or"),
-	Q(plan_rule, "above", flop_s, STAVE_FLOP_RATE, NAN, 0, HUGE, "any with at least this bf16 peak"),
+	Q(plan_rule, "above", flop_s, STAVE_FLOP_RATE, NAN, 0, HUGE, "any whose greatest dense rate, of any precision, is at least this"),
 	OTHER("regions", "list: where it may not stand"),
 };
 MAP(rule, "export", "an export rule");
