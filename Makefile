@@ -2,7 +2,7 @@
 # BUILD=build/san test` the tests under the address and undefined-behaviour sanitizers; `make FUZZ=1 CC=clang
 # BUILD=build/fuzz fuzz` the fuzz targets. V=1 shows the commands. Packages come from tools/install.
 #
-# The file name is the build rule. src/ROOM/x.c is plain C; x.simd.c is compiled once per vector level (avx2, avx512,
+# The file name is the build rule. src/ROOM/x.c is plain C (a large room has folders: src/ROOM/PART/x.c); x.simd.c is compiled once per vector level (avx2, avx512,
 # avx512bf16), its symbols suffixed by STAVE_LEVEL; x.avx512bf16.c only for that level; x.plugin.c is a shared object
 # of its own that `stave` opens at run time. `rooms` says who may include whom, and from it comes what a test links.
 
@@ -42,7 +42,7 @@ ROOMS   := $(shell sed -n 's/^\([a-z]*\):.*/\1/p' rooms)
 uses     = $(shell sed -n 's/^$(1): *//p' rooms)
 closure  = $(sort $(1) $(call uses,$(1)) $(foreach u,$(call uses,$(1)),$(call uses,$(u))))
 
-plainsrc = $(filter-out %.simd.c %.plugin.c $(foreach l,$(LEVELS),%.$(l).c),$(wildcard src/$(1)/*.c))
+plainsrc = $(filter-out %.simd.c %.plugin.c $(foreach l,$(LEVELS),%.$(l).c),$(wildcard src/$(1)/*.c src/$(1)/*/*.c))
 objects  = $(patsubst src/%.c,$(BUILD)/obj/%.o,$(call plainsrc,$(1))) \
            $(foreach l,$(LEVELS),$(patsubst src/%.simd.c,$(BUILD)/obj/%.$(l).o,$(wildcard src/$(1)/*.simd.c)) \
                                  $(patsubst src/%.c,$(BUILD)/obj/%.o,$(wildcard src/$(1)/*.$(l).c)))
@@ -84,7 +84,7 @@ $(BUILD)/obj/%.o: src/%.c
 	$(CC) $(CFLAGS) -c -o $@ $<
 
 # the catalog is part of the program
-$(BUILD)/obj/plan/catalog_embed.o: $(wildcard catalog/*.yaml)
+$(BUILD)/obj/plan/catalog/catalog_embed.o: $(wildcard catalog/*.yaml)
 
 $(BUILD)/stave-mpi.so: src/comm/mpi.plugin.c
 	@mkdir -p $(@D)

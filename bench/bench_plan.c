@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "base/sys.h"
-#include "plan/train.h"
+#include "plan/train/train.h"
 
 static void must(int rc, const struct stave_err *e)
 {

@@ -9,7 +9,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#include "plan/simulate.h"
+#include "plan/fleet/simulate.h"
 
 enum { NODES = 2048, TRAINING = 20, SERVING = 4, TURNS = 5 };
 

@@ -7,7 +7,7 @@
 
 #include <math.h>
 
-#include "plan/facility.h"
+#include "plan/site/facility.h"
 
 double plan_bill_pue(const struct plan_here *h)
 {

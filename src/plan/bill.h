@@ -2,7 +2,7 @@
 #ifndef STAVE_PLAN_BILL_H
 #define STAVE_PLAN_BILL_H
 
-#include "plan/money.h"
+#include "plan/site/money.h"
 #include "plan/result.h"
 
 /* Devices of a place used for some time. */

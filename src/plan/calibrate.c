@@ -2,9 +2,9 @@
 #include <string.h>
 
 #include "plan/plan.h"
-#include "plan/runs.h"
-#include "plan/serve_parts.h"
-#include "plan/train.h"
+#include "plan/truth/runs.h"
+#include "plan/serve/serve_parts.h"
+#include "plan/train/train.h"
 
 static int calibrate_train(const struct plan_truths *t, const struct plan_catalog *c, const char *accelerator, const char *stack, FILE *to, struct stave_err *err)
 {

@@ -8,8 +8,8 @@
 
 #include "cost/machine.h"
 #include "plan/evaluate.h"
-#include "plan/reliability.h"
-#include "plan/storage.h"
+#include "plan/site/reliability.h"
+#include "plan/site/storage.h"
 
 #define MEMORY_SHARE 0.94  /* of a device's memory that a job may fill: the driver, the framework and fragments take the rest */
 #define KEPT_CHECKPOINTS 3

@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "cost/machine.h"
-#include "plan/facility.h"
-#include "plan/money.h"
+#include "plan/site/facility.h"
+#include "plan/site/money.h"
 #include "plan/result.h"
 
 #define HOUSEHOLD_W 1500.0 /* a node below this stands under a desk: no cooling of its own */

@@ -1,8 +1,8 @@
 /* The planner's other jobs, each from its file to its report: simulate, validate, catalog. (calibrate.c has the fourth.) */
 #include <string.h>
 
-#include "plan/fleet_spec.h"
-#include "plan/validate.h"
+#include "plan/fleet/fleet_spec.h"
+#include "plan/truth/validate.h"
 
 static int json_out(json_t *j, FILE *to, struct stave_err *err)
 {

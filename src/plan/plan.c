@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "plan/evaluate.h"
-#include "plan/placement.h"
+#include "plan/site/placement.h"
 #include "plan/site_result.h"
 
 static const struct plan_scale AS_IT_IS = {{1, 1, 1, 1, 1, 1, 1, 1, 1}};

@@ -3,8 +3,8 @@
 #ifndef STAVE_PLAN_RESULT_H
 #define STAVE_PLAN_RESULT_H
 
-#include "plan/money.h"
-#include "plan/serve.h"
+#include "plan/site/money.h"
+#include "plan/serve/serve.h"
 #include "plan/spec.h"
 
 /* What a resource is scaled by when asking what lengthening it buys; 1 everywhere is the plan itself. */

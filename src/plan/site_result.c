@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "plan/bill.h"
-#include "plan/facility.h"
-#include "plan/schedule.h"
+#include "plan/site/facility.h"
+#include "plan/site/schedule.h"
 #include "plan/site_result.h"
 
 #define DRAWS 4000

@@ -8,7 +8,7 @@
 #include "base/fs.h"
 #include "base/yaml.h"
 #include "plan/plan.h"
-#include "plan/train.h"
+#include "plan/train/train.h"
 
 enum plan_work_kind { PLAN_TRAIN, PLAN_FINETUNE, PLAN_SERVE };
 enum { PLAN_WORKS_MAX = 64, PLAN_SITES_MAX = 32, PLAN_POOLS_MAX = 8, PLAN_BUILD_MAX = 32, PLAN_RULES_MAX = 32 };

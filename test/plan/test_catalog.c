@@ -14,7 +14,7 @@
 
 #include "base/fs.h"
 #include "base/yaml.h"
-#include "plan/hardware.h"
+#include "plan/catalog/hardware.h"
 
 static struct plan_catalog *catalog;
 

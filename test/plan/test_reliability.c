@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "plan/reliability.h"
+#include "plan/site/reliability.h"
 
 static void near(double got, double want, double tolerance)
 {

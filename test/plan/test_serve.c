@@ -12,8 +12,8 @@
 
 #include <cmocka.h>
 
-#include "plan/serve_parts.h"
-#include "plan/validate.h"
+#include "plan/serve/serve_parts.h"
+#include "plan/truth/validate.h"
 
 static struct plan_catalog *catalog;
 

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "plan/simulate.h"
+#include "plan/fleet/simulate.h"
 
 static const double day = 86400, hour = 3600;
 enum { MOST = 8 };

@@ -9,12 +9,12 @@
 
 #include <cmocka.h>
 
-#include "plan/facility.h"
-#include "plan/money.h"
-#include "plan/placement.h"
-#include "plan/reliability.h"
-#include "plan/schedule.h"
-#include "plan/storage.h"
+#include "plan/site/facility.h"
+#include "plan/site/money.h"
+#include "plan/site/placement.h"
+#include "plan/site/reliability.h"
+#include "plan/site/schedule.h"
+#include "plan/site/storage.h"
 
 static void near(double got, double want, double tolerance)
 {

@@ -14,8 +14,8 @@
 #include <cmocka.h>
 
 #include "base/fs.h"
-#include "plan/train_case.h"
-#include "plan/validate.h"
+#include "plan/train/train_case.h"
+#include "plan/truth/validate.h"
 
 static struct plan_catalog *catalog;
 

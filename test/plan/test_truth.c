@@ -11,8 +11,8 @@
 
 #include <cmocka.h>
 
-#include "plan/truth_words.h"
-#include "plan/validate.h"
+#include "plan/truth/truth_words.h"
+#include "plan/truth/validate.h"
 
 static struct plan_catalog *catalog;
 

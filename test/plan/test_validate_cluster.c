@@ -11,8 +11,8 @@
 
 #include <cmocka.h>
 
-#include "plan/truth.h"
-#include "plan/validate.h"
+#include "plan/truth/truth.h"
+#include "plan/truth/validate.h"
 
 static const char rows[] =
 	"[{\"id\":\"aupy\",\"kind\":\"cluster\",\"group\":\"g1\",\"source\":\"Aupy et al. 2013 Table 2\",\"workload\":{\"mtbf_s\":7519,\"ckpt_s\":600,\"restart_s\":600,\"down_s\":60},"
