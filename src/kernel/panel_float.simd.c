@@ -61,8 +61,14 @@ INLINE vf mac(enum stave_qtype t, vf c, vf w, vf x)
 #endif
 }
 
+#ifdef STAVE_INSTRUMENTED
+#define EXPANDED static __attribute__((noinline))
+#else
+#define EXPANDED INLINE
+#endif
+
 /* Units k0 .. k1 of the outputs of nv vectors from panel p on and mr rows from r on. */
-INLINE void tile(enum stave_qtype t, const struct product *a, int nv, int mr, int p, int r, int k0, int k1)
+EXPANDED void tile(enum stave_qtype t, const struct product *a, int nv, int mr, int p, int r, int k0, int k1)
 {
 	const size_t step = STAVE_PANEL * (t == STAVE_Q_F16 ? 2 : 4);
 	const char *w = (const char *)a->w->data + (size_t)p * a->panel_bytes + (size_t)k0 * step;

@@ -10,8 +10,8 @@
  * there. Types with mins have codes from 0 and start from zero. */
 #include "kernel/panel_simd.h"
 
-/* Sums stay in registers only where loops over them are unrolled; instrumented, that would take minutes to compile. */
-#if defined(__SANITIZE_ADDRESS__) || defined(FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION)
+/* Sums stay in registers only where loops over them are unrolled. */
+#ifdef STAVE_INSTRUMENTED
 #define UNROLL
 #else
 #define UNROLL _Pragma("GCC unroll 32")

@@ -10,6 +10,16 @@
 #include "kernel/kernel.h"
 #include "kernel/panel.h"
 
+/* Set where a sanitizer watches every access: tiles of registers, expanded for each of their sizes, would then take minutes and gigabytes to
+ * compile. gcc names the address sanitizer by a macro, clang by a feature. */
+#if defined(__SANITIZE_ADDRESS__)
+#define STAVE_INSTRUMENTED
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define STAVE_INSTRUMENTED
+#endif
+#endif
+
 size_t panel_int_bytes(enum stave_qtype t, int cols);
 void panel_int_pack(enum stave_qtype t, void *panel, const void *const row[STAVE_PANEL], int cols);
 size_t panel_int_operand_bytes(int n, int cols);
