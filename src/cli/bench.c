@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/config.h"
 #include "base/sys.h"
@@ -79,13 +81,39 @@ static void print_machine(const struct stave_machine *m)
 	print_rates(m);
 }
 
+/* Seconds that all processors have worked since the machine started, less this process's own; 0 where /proc does not say. */
+static double others_s(void)
+{
+	unsigned long long user = 0, nice = 0, system = 0;
+	struct rusage own;
+	FILE *f = fopen("/proc/stat", "r");
+	int n = f ? fscanf(f, "cpu %llu %llu %llu", &user, &nice, &system) : 0;
+	if (f)
+		fclose(f);
+	getrusage(RUSAGE_SELF, &own);
+	double mine = (double)(own.ru_utime.tv_sec + own.ru_stime.tv_sec) + 1e-6 * (double)(own.ru_utime.tv_usec + own.ru_stime.tv_usec);
+	return n == 3 ? (double)(user + nice + system) / (double)sysconf(_SC_CLK_TCK) - mine : 0;
+}
+
+#define OTHERS_MOST 0.05 /* of the cores */
+
+/* A profile is of the machine, not of what else ran on it. */
+static void warn_if_shared(const struct stave_machine *m, double others, double seconds)
+{
+	double share = others / (seconds * m->cores);
+	if (share > OTHERS_MOST)
+		stave_log(STAVE_LOG_WARN, "other processes used %.0f %% of the cores meanwhile: rates are too low and forecasts will be off; measure again when the machine is idle",
+		          100 * share);
+}
+
 static int measure(const struct machine_options *o, struct stave_machine *m, struct stave_err *err)
 {
 	char path[STAVE_PATH], took[32];
-	double start = stave_now_s();
+	double start = stave_now_s(), others = others_s();
 	int rc = stave_machine_path(path, o->out, err); /* asked first: a minute's work must have where to go */
 	if (rc || (rc = bench_probe(m, o->disk, err)) || (o->rates && (rc = bench_rates(m, err))) || (rc = stave_machine_save(m, path, err)))
 		return rc;
+	warn_if_shared(m, others_s() - others, stave_now_s() - start);
 	stave_progress(true, "measured in %s; written to %s", stave_duration_text(took, stave_now_s() - start), path);
 	return 0;
 }

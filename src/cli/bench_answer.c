@@ -19,6 +19,7 @@
 #define ANSWER_S 0.04                 /* time given to one sample */
 #define CHAIN_BYTES ((size_t)48 << 20) /* of weights that a chain reads */
 #define CHAIN_MAX 64
+#define ROW_CHAIN 8                   /* phases of one row in a chain */
 #define HOT_BYTES ((size_t)64 << 20)  /* of the pool: operands and results */
 #define ALONE_BYTES ((size_t)128 << 10) /* of a matrix in one task, for few rows */
 #define MANY_ROWS 16                  /* from here on a task has MANY_PANELS */
@@ -190,9 +191,64 @@ static void sample_paged(struct bench *b, enum stave_cache_type type, const int 
 	free(p.pages);
 }
 
-/* ---- rows ---- */
+/* ---- keys and values to their places ---- */
 
-#define ROW_CHAIN 8 /* phases of one row in a chain */
+#define PLACE_D 64
+struct place {
+	struct bench *b;
+	int n, G, each, chain; /* pages of a key head */
+	size_t page_bytes;
+	float *qkv; /* (n, KEY_HEADS (G + 2) D): queries, keys, values */
+	char *pages;
+};
+
+/* One key head of 64 rows, as in model/: its queries and its key are rotated, key and value stored. */
+static void place_rows(const struct place *p, int h, int from, int to)
+{
+	const size_t D = PLACE_D, row = (size_t)(KEY_HEADS * (p->G + 2)) * D;
+	for (int r = from; r < to; r++) {
+		float *q = p->qkv + (size_t)r * row, *k = q + (size_t)(KEY_HEADS * p->G + h) * D;
+		const int32_t *pos = p->b->ids + RATES_IDS + r;
+		p->b->k->rope(STAVE_F32, false, q + (size_t)(h * p->G) * D, D, pos, p->b->stat, 1, p->G, PLACE_D);
+		p->b->k->rope(STAVE_F32, false, k, D, pos, p->b->stat, 1, 1, PLACE_D);
+		stave_page_put(STAVE_CACHE_BF16, p->pages + (size_t)(h * p->each + r / STAVE_PAGE) * p->page_bytes, r % STAVE_PAGE, k, k + KEY_HEADS * D, PLACE_D);
+	}
+}
+
+static void run_place(void *ctx)
+{
+	struct place *p = ctx;
+	size_t unused = 0;
+	if (p->n > 1) { /* a prompt's rows come from where the product left them, beyond the caches near the core */
+		p->qkv = rates_take(p->b, (size_t)(p->n * KEY_HEADS * (p->G + 2) * PLACE_D) * 4, false, &unused);
+		p->pages = rates_take(p->b, p->page_bytes * (size_t)(KEY_HEADS * p->each), false, &unused);
+	}
+#pragma omp parallel if (p->n > 1)
+	for (int i = 0; i < p->chain; i++) {
+#pragma omp for schedule(dynamic) nowait
+		for (int t = 0; t < p->each * KEY_HEADS; t++) {
+			int from = t / KEY_HEADS * STAVE_PAGE;
+			place_rows(p, t % KEY_HEADS, from, p->n - from < STAVE_PAGE ? p->n : from + STAVE_PAGE);
+		}
+	}
+}
+
+static void sample_place(struct bench *b, int n, int G)
+{
+	int columns = KEY_HEADS * (G + 2) * PLACE_D;
+	struct place p = {.b = b, .n = n, .G = G, .each = (n + STAVE_PAGE - 1) / STAVE_PAGE, .chain = n == 1 ? ROW_CHAIN : 1,
+	                  .page_bytes = stave_page_bytes(STAVE_CACHE_BF16, PLACE_D)};
+	size_t hot = 0, values = (size_t)n * (size_t)columns * 4, pages = p.page_bytes * (size_t)(KEY_HEADS * p.each);
+	if (values + pages + 8192 > b->floor || 2 * (values + pages) > b->pool.size - b->floor)
+		return;
+	p.qkv = rates_take(b, values, true, &hot);
+	p.pages = rates_take(b, pages, true, &hot);
+	memset(p.qkv, 0x3c, values);
+	double s = sample_s(run_place, &p, p.chain, ANSWER_S / 2);
+	rates_record(b, "place", STAVE_FORWARD, STAVE_F32, n, columns, 1, (double)n * columns * stave_cost_value_bytes("place", STAVE_FORWARD, STAVE_F32) / s);
+}
+
+/* ---- rows ---- */
 
 struct rows {
 	struct bench *b;
@@ -228,9 +284,16 @@ struct rows_run {
 	void (*row)(const struct rows *p, int r);
 };
 
+/* Of a prompt x and y were last met some products ago. */
 static void run_rows(void *ctx)
 {
-	const struct rows_run *x = ctx;
+	struct rows_run *x = ctx;
+	size_t unused = 0, values = (size_t)x->p.n * (size_t)x->p.C * 4;
+	if (x->p.n > 1) {
+		x->p.x = rates_take(x->p.b, values, false, &unused);
+		if (x->row != activate_row)
+			x->p.y = rates_take(x->p.b, values, false, &unused);
+	}
 	int step = x->p.n > 64 ? 8 : 1;
 #pragma omp parallel if (x->p.n > 1) /* a row is one thread's work */
 	for (int i = 0; i < x->p.chain; i++) {
@@ -245,7 +308,7 @@ static void sample_rows(struct bench *b, const char *class, void (*row)(const st
 {
 	struct rows_run x = {.p = {.b = b, .kind = kind, .n = n, .C = C, .chain = n == 1 ? ROW_CHAIN : 1}, .row = row};
 	size_t hot = 0, values = (size_t)n * (size_t)C * 4, operand = stave_operand_bytes(kind, n, C), own = (size_t)stave_threads() * (size_t)C * 4;
-	if (2 * values + operand + own + 4 * 4096 > b->floor)
+	if (2 * values + operand + own + 4 * 4096 > b->floor || 4 * values > b->pool.size - b->floor)
 		return;
 	x.p.x = rates_take(b, values, true, &hot);
 	x.p.y = rates_take(b, values > own ? values : own, true, &hot);
@@ -271,6 +334,9 @@ void rates_answering(struct bench *b)
 	for (int t = STAVE_CACHE_F32; t <= STAVE_CACHE_I8; t++)
 		for (size_t i = 0; i < sizeof paged / sizeof *paged; i++)
 			sample_paged(b, (enum stave_cache_type)t, paged[i]);
+	rates_fill(b);
+	for (int i = 0; i < 4; i++)
+		sample_place(b, i & 1 ? 512 : 1, i & 2 ? 4 : 1);
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
 		for (int k = 0; k < STAVE_OPERAND_KINDS; k++) {
 			sample_rows(b, "enter", enter_row, (enum stave_operand_kind)k, rows[i][0], rows[i][1]);

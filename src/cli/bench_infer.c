@@ -45,6 +45,7 @@ struct figures { /* 0: not measured */
 	double prefill_per_s, decode_per_s, token_bytes, read_bytes_s;
 	double gap_idle_p99_s, gap_beside_p99_s, beside_per_s;
 	double peer_prefill_per_s, peer_decode_per_s;
+	struct stave_answer_rates forecast; /* of the machine's profile */
 };
 
 /* ---- requests ---- */
@@ -359,6 +360,8 @@ static void print_json(const struct options *o, const char *model, const struct 
 	put(j, "settled_s", f->settled_s);
 	put(j, "prefill_tokens_per_s", f->prefill_per_s);
 	put(j, "decode_tokens_per_s", f->decode_per_s);
+	put(j, "predicted_prefill_tokens_per_s", f->prefill_per_s > 0 ? f->forecast.prefill_tokens_s : 0);
+	put(j, "predicted_decode_tokens_per_s", f->decode_per_s > 0 ? f->forecast.decode_tokens_s : 0);
 	put(j, "decode_bytes_per_s", o->sequences == 1 ? f->decode_per_s * f->token_bytes : 0);
 	put(j, "read_bytes_per_s", f->read_bytes_s);
 	put(j, "bandwidth_share", o->sequences == 1 ? f->decode_per_s * f->token_bytes / f->read_bytes_s : 0);
@@ -376,14 +379,25 @@ static void print_json(const struct options *o, const char *model, const struct 
 	json_decref(j);
 }
 
+/* A measured rate and, where there is a profile, the one it foretold. */
+static void print_rate(const char *name, double per_s, const char *of, double foretold)
+{
+	if (per_s <= 0)
+		return;
+	printf("  %-15s %8.2f tokens/s%s", name, per_s, of);
+	if (foretold > 0)
+		printf(", predicted %.2f (%+.1f %%)", foretold, 100 * (foretold / per_s - 1));
+	putchar('\n');
+}
+
 static void print_text(const struct options *o, const char *model, const struct figures *f)
 {
 	printf("%s (type %s, cache %s), prompt %lld, then %lld tokens, %d threads\n", model, o->type, o->cache, (long long)o->prompt, (long long)o->generate, stave_threads());
 	printf("  open            %8.3f s\n  first token     %8.3f s from the start, of a prompt of 16\n  settled         %8.3f s from the start: weights in their places\n", f->open_s, f->first_token_s, f->settled_s);
-	if (f->prefill_per_s > 0)
-		printf("  prefill         %8.1f tokens/s\n", f->prefill_per_s);
-	if (f->decode_per_s > 0)
-		printf("  decode          %8.2f tokens/s%s\n", f->decode_per_s, o->sequences > 1 ? " of all sequences" : "");
+	print_rate("prefill", f->prefill_per_s, "", f->forecast.prefill_tokens_s);
+	print_rate("decode", f->decode_per_s, o->sequences > 1 ? " of all sequences" : "", f->forecast.decode_tokens_s);
+	if (f->decode_per_s > 0 && f->forecast.decode_tokens_s > 0)
+		printf("  shortest stave  %s: %.0f %% of a decoding step\n", f->forecast.decode.shortest, 100 * f->forecast.decode.shortest_share);
 	if (o->sequences == 1 && f->decode_per_s > 0)
 		printf("  bandwidth       %8.1f GB/s, %.0f %% of the %.1f GB/s measured\n", f->decode_per_s * f->token_bytes / 1e9, 100 * f->decode_per_s * f->token_bytes / f->read_bytes_s, f->read_bytes_s / 1e9);
 	if (f->gap_idle_p99_s > 0)
@@ -396,8 +410,9 @@ static void print_text(const struct options *o, const char *model, const struct 
 
 static int measure(const struct options *o, const char *model, struct figures *f, struct stave_err *err)
 {
-	int rc = bench_read_rate(&f->read_bytes_s, err);
-	if (rc || (rc = measure_ours(o, model, f, err)) || !o->peer)
+	struct bench_case c = {.model = model, .type = o->type, .cache = o->cache, .prompt = (int)o->prompt, .generate = (int)o->generate, .sequences = (int)o->sequences};
+	int rc = bench_forecast(&c, &f->forecast, err);
+	if (rc < 0 || (rc = bench_read_rate(&f->read_bytes_s, err)) || (rc = measure_ours(o, model, f, err)) || !o->peer)
 		return rc;
 	return measure_peer(o, model, f, err);
 }

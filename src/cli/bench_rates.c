@@ -23,7 +23,6 @@
 #define SAMPLE_S 0.06 /* time given to one sample */
 #define ROWS 32       /* rows an element-wise kernel gets at a time, as in the network */
 #define HEAD 64       /* head width where a class works by heads */
-#define IDS 65536     /* distinct token ids and positions the samples draw from */
 
 void rates_fill(struct bench *b)
 {
@@ -191,17 +190,17 @@ static void *d(const struct piece *x, int i, int wide)
 	return x->p[i] + (size_t)x->from * (size_t)x->C * stave_dtype_bytes(x->dt) * (size_t)wide;
 }
 static size_t values(const struct piece *x) { return (size_t)x->rows * (size_t)x->C; }
-static float *slice(const struct piece *x) { return x->b->slices + (size_t)x->thread * 2 * IDS; }
+static float *slice(const struct piece *x) { return x->b->slices + (size_t)x->thread * 2 * RATES_IDS; }
 
 static void norm_fwd(const struct piece *x)
 {
-	x->b->k->norm_fwd(x->dt, false, d(x, 0, 1), x->b->stat + x->from, x->b->stat + IDS + x->from, f(x, 1), x->b->stat, x->b->stat, 1e-5f, x->rows, x->C);
+	x->b->k->norm_fwd(x->dt, false, d(x, 0, 1), x->b->stat + x->from, x->b->stat + RATES_IDS + x->from, f(x, 1), x->b->stat, x->b->stat, 1e-5f, x->rows, x->C);
 }
 static void norm_bwd(const struct piece *x)
 {
 	bool narrow = x->dt != STAVE_F32;
 	x->b->k->norm_bwd(x->dt, false, f(x, 0), narrow ? d(x, 1, 1) : NULL, slice(x), slice(x) + x->C, d(x, 2, 1), f(x, 3), x->b->stat + x->from,
-	                  x->b->stat + IDS + x->from, x->b->stat, x->rows, x->C);
+	                  x->b->stat + RATES_IDS + x->from, x->b->stat, x->rows, x->C);
 }
 static void headnorm_fwd(const struct piece *x)
 {
@@ -213,11 +212,11 @@ static void headnorm_bwd(const struct piece *x)
 }
 static void rope_fwd(const struct piece *x)
 {
-	x->b->k->rope(x->dt, false, d(x, 0, 1), (size_t)x->C, x->b->ids + IDS + x->from, x->b->stat, x->rows, x->C / HEAD, HEAD);
+	x->b->k->rope(x->dt, false, d(x, 0, 1), (size_t)x->C, x->b->ids + RATES_IDS + x->from, x->b->stat, x->rows, x->C / HEAD, HEAD);
 }
 static void rope_bwd(const struct piece *x)
 {
-	x->b->k->rope(STAVE_F32, true, f(x, 0), (size_t)x->C, x->b->ids + IDS + x->from, x->b->stat, x->rows, x->C / HEAD, HEAD);
+	x->b->k->rope(STAVE_F32, true, f(x, 0), (size_t)x->C, x->b->ids + RATES_IDS + x->from, x->b->stat, x->rows, x->C / HEAD, HEAD);
 }
 static void gelu_fwd(const struct piece *x) { x->b->k->gelu_fwd(x->dt, false, d(x, 0, 1), d(x, 1, 1), values(x)); }
 static void gelu_bwd(const struct piece *x) { x->b->k->gelu_bwd(x->dt, false, d(x, 0, 1), d(x, 1, 1), d(x, 2, 1), values(x)); }
@@ -228,7 +227,7 @@ static void swiglu_bwd(const struct piece *x) { x->b->k->swiglu_bwd(x->dt, d(x, 
 static void embed_fwd(const struct piece *x)
 {
 	const float *table = (const float *)(const void *)x->p[1];
-	x->b->k->embed_fwd(f(x, 0), x->b->ids + x->from, x->b->ids + IDS + x->from, table, table, x->rows, x->C);
+	x->b->k->embed_fwd(f(x, 0), x->b->ids + x->from, x->b->ids + RATES_IDS + x->from, table, table, x->rows, x->C);
 }
 static void embed_bwd(const struct piece *x)
 {
@@ -241,7 +240,7 @@ static void colsum(const struct piece *x) { x->b->k->colsum(x->dt, slice(x), d(x
 static void convert(const struct piece *x) { x->b->k->to_bf16(d(x, 0, 1), f(x, 1), values(x)); }
 static void loss(const struct piece *x)
 {
-	x->b->k->xent(x->dt, d(x, 0, 1), (size_t)x->C, slice(x), x->b->ids + IDS + x->from, 1, x->rows, x->C);
+	x->b->k->xent(x->dt, d(x, 0, 1), (size_t)x->C, slice(x), x->b->ids + RATES_IDS + x->from, 1, x->rows, x->C);
 }
 static void sumsq(const struct piece *x) { slice(x)[0] = (float)x->b->k->sumsq(f(x, 0), values(x)); }
 static void adamw(const struct piece *x)
@@ -294,7 +293,7 @@ static size_t operand_bytes(const struct element_run *r, char letter)
 	switch (letter) {
 	case 'd': return values_n * e;
 	case 'D': return values_n * e * 2;
-	case 't': return (size_t)(IDS / 2) * (size_t)r->C * 4;
+	case 't': return (size_t)(RATES_IDS / 2) * (size_t)r->C * 4;
 	default: return values_n * 4;
 	}
 }
@@ -345,15 +344,15 @@ static int prepare(struct bench *b, struct stave_err *err)
 	size_t avail = stave_memory_available_bytes(), pool = avail / 4 < POOL_BYTES ? avail / 4 : POOL_BYTES;
 	if (pool < POOL_BYTES / 8)
 		return stave_err_set(err, STAVE_ENOFIT, "measuring rates needs %zu MiB of memory; %zu MiB are available", POOL_BYTES >> 21, avail >> 20);
-	b->ids = malloc(2 * IDS * sizeof *b->ids);
-	b->stat = malloc(2 * IDS * sizeof *b->stat);
-	b->slices = calloc((size_t)stave_threads() * 2 * IDS, sizeof *b->slices);
+	b->ids = malloc(2 * RATES_IDS * sizeof *b->ids);
+	b->stat = malloc(2 * RATES_IDS * sizeof *b->stat);
+	b->slices = calloc((size_t)stave_threads() * 2 * RATES_IDS, sizeof *b->slices);
 	if (!b->ids || !b->stat || !b->slices)
 		return stave_err_set(err, STAVE_ENOMEM, "no memory for the arguments of the rate samples");
-	for (int i = 0; i < IDS; i++) {
-		b->ids[i] = (int32_t)(stave_random64(2, (uint64_t)i) % (IDS / 2));
-		b->ids[IDS + i] = i % 64; /* positions, and targets within any vocabulary */
-		b->stat[i] = b->stat[IDS + i] = 1e-2f;
+	for (int i = 0; i < RATES_IDS; i++) {
+		b->ids[i] = (int32_t)(stave_random64(2, (uint64_t)i) % (RATES_IDS / 2));
+		b->ids[RATES_IDS + i] = i % 64; /* positions, and targets within any vocabulary */
+		b->stat[i] = b->stat[RATES_IDS + i] = 1e-2f;
 	}
 	int rc = stave_arena_open(&b->pool, "rate samples", pool, err);
 	if (!rc)

@@ -6,12 +6,14 @@
 #include "cli/bench.h"
 #include "kernel/kernel.h"
 
+#define RATES_IDS 65536 /* distinct token ids and positions the samples draw from */
+
 struct bench {
 	struct stave_machine *m;
 	const struct stave_kernels *k;
 	struct stave_arena pool;
 	size_t cursor, floor; /* of cold operands: the next one, and where hot ones end */
-	int32_t *ids;
+	int32_t *ids;         /* RATES_IDS token ids, then as many positions below 64 */
 	float *stat, *slices; /* row statistics; per thread, sums over rows */
 };
 

@@ -10,7 +10,7 @@
 
 /* The measured rate of one operation class at one size. The model of a machine is a list of these samples. */
 struct stave_rate {
-	char what[24];             /* "matmul", "attention", "norm", "gelu", "swiglu", "loss", "adamw", "rope", "embed", "convert"…; of answering "packed Q8_0"…, "paged", "enter", "operand" */
+	char what[24];             /* "matmul", "attention", "norm", "gelu", "swiglu", "loss", "adamw", "rope", "embed", "convert"…; of answering "packed Q8_0"…, "paged", "place", "enter", "activate", "operand" */
 	enum stave_pass pass;
 	enum stave_dtype dtype;
 	int64_t m, n, k;           /* as in stave_op */

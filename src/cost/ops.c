@@ -38,6 +38,7 @@ static const struct value_class classes[] = {
 	{"sumsq", STAVE_UPDATE, 4, 0, 0},     /* read */
 	{"adamw", STAVE_UPDATE, 28, 0, 2},    /* read p, m, v, g; write p, m, v and the narrow copy of p */
 	{"enter", STAVE_FORWARD, 12, 1, 0},   /* answering: read a result and the residual, write the sum; its norm stays in the cache; write the operand */
+	{"place", STAVE_FORWARD, 8, 0, 0},    /* answering: of queries, keys and values read and written: turned, and put into the paged cache */
 	{"activate", STAVE_FORWARD, 12, 0, 0}, /* answering: read gate and up by pieces in the cache, write the product */
 	{"operand", STAVE_FORWARD, 4, 1, 0},  /* answering: read f32, write the operand of a stored matrix */
 };
@@ -337,7 +338,9 @@ static void infer_layers(struct inference *f)
 	f->l.count = s->L;
 	operand(f, "norm1", "enter", f->n, w.C);
 	stored(f, "qkv", (double)f->n, w.qkv, w.C, s->L);
-	positions(&f->l, s, STAVE_FORWARD, f->n);
+	if (s->qk_norm)
+		element(&f->l, "qk_norm", "headnorm", STAVE_FORWARD, f->n, w.qk);
+	element(&f->l, "place", "place", STAVE_FORWARD, f->n, w.qkv);
 	cached_attention(f, 0, all);
 	cached_attention(f, s->window, s->L - all);
 	operand(f, "out_operand", "operand", f->n, w.q);

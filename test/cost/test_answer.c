@@ -116,7 +116,7 @@ static void together_weights_are_shared(void **state)
 
 static struct stave_machine random_machine(uint64_t trial)
 {
-	static const char *const what[] = {"packed Q4_K", "packed Q8_0", "paged", "enter", "operand", "activate", "rope"};
+	static const char *const what[] = {"packed Q4_K", "packed Q8_0", "paged", "enter", "operand", "activate", "place"};
 	struct stave_machine m = plain();
 	int samples = (int)(stave_random64(trial, 0) % 20);
 	for (int i = 0; i < samples; i++) {
