@@ -10,6 +10,7 @@
 #include "base/json.h"
 
 enum { FILE_MAX = 64 << 20 };
+#define RUNS "stave runs" /* group of the rows that come from directories */
 
 static int load(json_t **out, const char *dir, const char *name, struct stave_err *err)
 {
@@ -33,7 +34,7 @@ static json_t *row_of(const char *dir, const json_t *plan, const json_t *receipt
 	                          of(plan, "batch", "seq"), "params", json_object_get(plan, "parameters"));
 	json_t *parallel = json_pack("{s:i, s:i, s:O, s:s, s:O, s:o, s:O?}", "tp", 1, "pp", 1, "dp", ranks, "recompute", "none", "microbatch", micro, "global_batch",
 	                             of(plan, "batch", "rows"), "precision", json_object_get(plan, "dtype"));
-	json_t *row = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:{s:s, s:o, s:i}, s:o, s:{s:o}}", "id", dir, "kind", "train", "group", stack, "tier", "A", "source", dir, "notes", stack,
+	json_t *row = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:{s:s, s:o, s:i}, s:o, s:{s:o}}", "id", dir, "kind", "train", "group", RUNS, "tier", "A", "source", dir, "notes", stack,
 	                        "model", model, "hardware", "gpu", accelerator, "gpus", ranks, "gpus_per_node", 1, "parallel", parallel, "measured", "step_time_s",
 	                        of(receipt, "seconds_per_step", "step"));
 	json_decref(micro);
@@ -85,8 +86,13 @@ int plan_runs_load(struct plan_truths *out, const struct plan_catalog *c, const 
 		bool dir = !stat(path[i], &st) && S_ISDIR(st.st_mode);
 		rc = dir ? run_row(rows, path[i], accelerator, stack, err) : table_rows(rows, path[i], err);
 	}
-	if (!rc)
-		return plan_truths_of(out, c, rows, "runs", err);
-	json_decref(rows);
+	if (rc) {
+		json_decref(rows);
+		return rc;
+	}
+	if (!(rc = plan_truths_of(out, c, rows, "runs", err)))
+		for (int i = 0; i < out->n; i++)
+			if (!strcmp(out->row[i].group, RUNS)) /* said by the user, not guessed from words */
+				out->row[i].stack = stack;
 	return rc;
 }
