@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "cost/machine.h"
 #include "plan/evaluate.h"
 
 #define REQUESTS 4000      /* simulated for the latencies at the peak: 40 beyond the p99 */
@@ -80,6 +81,28 @@ static int choose(const struct stave_plan *p, const struct plan_here *h, int tp,
 	return rc;
 }
 
+/* On a measured machine what one request alone gets is forecast from the machine's own samples, as stave bench infer does. */
+static int alone(const struct plan_here *h, const struct plan_work *w, struct plan_serving_result *s, struct stave_err *err)
+{
+	static const enum stave_qtype type[PLAN_PRECISIONS] = {[PLAN_F32] = STAVE_Q_F32, [PLAN_BF16] = STAVE_Q_BF16, [PLAN_FP8] = STAVE_Q_Q8_0, [PLAN_FP4] = STAVE_Q_Q4_K,
+	                                                       [PLAN_I8] = STAVE_Q_Q8_0, [PLAN_I4] = STAVE_Q_Q4_K};
+	struct stave_machine m;
+	s->alone_prefill_tokens_s = s->alone_decode_tokens_s = NAN;
+	if (strcmp(h->pool->type, "profile"))
+		return 0;
+	int rc = stave_machine_load(&m, h->pool->profile[0] ? h->pool->profile : NULL, err);
+	if (rc)
+		return rc;
+	struct stave_answering a = {.weights = type[w->precision], .head = type[w->precision], .cache = w->kv == PLAN_F32 ? STAVE_F32 : w->kv == PLAN_BF16 ? STAVE_BF16 : STAVE_I8,
+	                            .prompt = (int)w->input, .generate = (int)w->output, .sequences = 1};
+	struct stave_answer_rates rates = stave_machine_answer(&m, &w->shape, &a);
+	if (!rates.sampled) /* a profile without these types bounds the rates only from above */
+		return 0;
+	s->alone_prefill_tokens_s = rates.prefill_tokens_s;
+	s->alone_decode_tokens_s = rates.decode_tokens_s;
+	return 0;
+}
+
 /* The load curve owned, rented, and the cheapest of both, per hour of it. */
 static int mix(const struct stave_plan *p, const struct plan_here *h, struct plan_serving_result *s, const double *hourly, struct stave_err *err)
 {
@@ -120,7 +143,7 @@ int plan_evaluate_serve(const struct stave_plan *p, const struct plan_here *h, i
 	struct plan_use use = {.nodes = nodes, .devices = devices, .peak_nodes = peak, .seconds = w->days, .busy = fmin(busy, 1), .network_share = nodes / (h->nodes + h->spares)};
 	if ((rc = plan_bill_use(p, h, &use, &r->money, &r->footprint, err)))
 		return rc;
-	if ((rc = mix(p, h, s, w->hourly, err)))
+	if ((rc = alone(h, w, s, err)) || (rc = mix(p, h, s, w->hourly, err)))
 		return rc;
 	double money_s = r->money.total / w->days;
 	s->money_per_mtoken *= money_s, s->input_per_mtoken *= money_s, s->cached_per_mtoken *= money_s, s->output_per_mtoken *= money_s;

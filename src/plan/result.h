@@ -80,6 +80,7 @@ struct plan_serving_result {
 	struct plan_serve_choice choice;
 	struct plan_serve_memory memory;
 	struct plan_service at_peak;         /* at the load's peak, shared by its replicas; choice.at_capacity: at the most one carries */
+	double alone_prefill_tokens_s, alone_decode_tokens_s; /* of one request on a measured machine, by cost/ from its samples; else NAN */
 	double peak_rate, mean_rate, tokens_day;
 	int gpus_replica, gpus_peak;
 	struct plan_mix best, rent, own;     /* an hour of the load curve: the cheapest base owned and the rest rented, all rented, all owned; NAN without prices */

@@ -165,6 +165,8 @@ static json_t *serving(const struct plan_work_result *r)
 	for (size_t i = 0; i < sizeof n / sizeof *n; i++)
 		real(o, n[i].key, n[i].v);
 	json_object_set_new(o, "split", json_boolean(s->choice.split));
+	real(o, "alone_prefill_tokens_per_s", s->alone_prefill_tokens_s);
+	real(o, "alone_decode_tokens_per_s", s->alone_decode_tokens_s);
 	real(o, "owned_cost_per_hour", s->own.total_hour);
 	real(o, "rented_cost_per_hour", s->rent.total_hour);
 	real(o, "hybrid_cost_per_hour", s->best.total_hour);

@@ -90,6 +90,11 @@ static void serving(const struct stave_plan *p, const struct plan_work_result *r
 	line(to, "latency");
 	fprintf(to, "at the peak: first token p50 %.3g, p99 %.3g s (queueing included, +- %.0f %%); further ones p50 %.3g, p99 %.3g ms (+- %.0f %%)\n", v->ttft_p50_s, v->ttft_p99_s,
 	        100 * v->error_ttft_p50, 1e3 * v->tpot_p50_s, 1e3 * v->tpot_p99_s, 100 * v->error_tpot_p50);
+	if (isfinite(s->alone_decode_tokens_s)) {
+		line(to, "alone");
+		fprintf(to, "one request reads %s", plan_si_text(s->alone_prefill_tokens_s, "tokens/s", a));
+		fprintf(to, " and writes %s, by this machine's own samples\n", plan_si_text(s->alone_decode_tokens_s, "tokens/s", b));
+	}
 	line(to, "time");
 	fprintf(to, "of an iteration: weights %.0f, cache %.0f, arithmetic %.0f, launches %.0f, communication %.0f %%\n", 100 * v->weights_s, 100 * v->kv_s, 100 * v->flops_s,
 	        100 * v->launch_s, 100 * v->comm_s);
