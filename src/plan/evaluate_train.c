@@ -15,15 +15,6 @@
 #define KEPT_CHECKPOINTS 3
 #define STORAGE_TIMES 10   /* of the time that one takes to write, between two checkpoints */
 
-/* Adapters of rank r on every matrix: r (in + out) parameters each (Hu et al. 2021). */
-static double lora_parameters(const struct stave_shape *s, double rank)
-{
-	double C = s->C, Q = (double)s->H * s->D, K = (double)s->K * s->D, I = s->I;
-	return s->L * rank * ((C + Q) + 2 * (C + K) + (Q + C) + (stave_act_gated(s->act) ? 2 : 1) * (C + I) + (I + C));
-}
-
-static double trained_parameters(const struct plan_work *w) { return w->lora ? lora_parameters(&w->shape, w->lora_rank) : (double)stave_shape_params(&w->shape); }
-
 static struct plan_train_job job_of(const struct plan_work *w)
 {
 	return (struct plan_train_job){.shape = w->shape, .seq = (int)w->seq, .batch = (int)w->batch, .precision = (enum plan_precision)w->precision, .lora = w->lora,
@@ -131,8 +122,9 @@ static void feed(const struct plan_here *h, const struct plan_scale *k, double n
 static int checkpoint(const struct plan_here *h, const struct plan_scale *k, double nodes, int gpus, struct plan_training_result *t, const struct plan_work *w, struct plan_checkpoint *c,
                       struct stave_err *err)
 {
+	struct plan_train_job job = job_of(w);
 	double own = own_storage(h, nodes);
-	struct plan_saving s = {.parameters = trained_parameters(w), .nodes = nodes, .devices = gpus, .device_host_bytes_s = h->accelerator->host_bytes_s,
+	struct plan_saving s = {.parameters = plan_trained_parameters(&job), .nodes = nodes, .devices = gpus, .device_host_bytes_s = h->accelerator->host_bytes_s,
 	                        .nic_bytes_s = nodes > 1 || h->storage ? h->node->nic_bytes_s : own, .asynchronous = w->checkpoint_async && h->accelerator->host_bytes_s > 0,
 	                        .write_bytes_s = (h->storage ? h->storage->write_bytes_s : own) * k->of[PLAN_STORAGE],
 	                        .read_bytes_s = (h->storage ? h->storage->read_bytes_s : own) * k->of[PLAN_STORAGE],

@@ -106,6 +106,8 @@ void plan_train_fit_save(const struct plan_train_fit *f, const struct plan_catal
  * held back by power first. From A100 to H100 it gives 0.86, measured 0.67 / 0.78 of llm-foundry; a 500 W cap of an H100 0.92. */
 double plan_train_power(const struct plan_train_fit *f, const struct plan_accelerator *a);
 
+/* Parameters that the job trains: all of the model, or its adapters. */
+double plan_trained_parameters(const struct plan_train_job *j);
 /* NULL, or a static text saying which rule the layout breaks (heads % tp, layers % pp, batch % (dp micro) …). */
 const char *plan_layout_invalid(const struct plan_train_job *j, const struct plan_machine *m, const struct plan_layout *l);
 /* A valid layout's step. 500,000 a second and core. */

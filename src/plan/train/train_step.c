@@ -94,6 +94,16 @@ void plan_cut_of(const struct plan_train_job *j, const struct plan_layout *l, st
 	out->sharded = l->zero == 3 && out->group > 1;
 }
 
+double plan_trained_parameters(const struct plan_train_job *j)
+{
+	static const struct plan_layout whole = {.tp = 1, .pp = 1, .dp = 1, .cp = 1, .ep = 1, .vp = 1, .micro = 1};
+	struct plan_cut c;
+	if (!j->lora)
+		return (double)stave_shape_params(&j->shape);
+	plan_cut_of(j, &whole, &c);
+	return j->shape.L * (c.dense + c.expert);
+}
+
 double plan_cut_dense(const struct plan_cut *c, double layers)
 {
 	return c->dense * layers + c->ends;
