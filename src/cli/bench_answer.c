@@ -4,12 +4,13 @@
  * As in the samples of training, what a step last met long ago (weights, cached keys and values) lies in memory, and what
  * the phase before has just written lies where it always does. Phases of one row take microseconds, and the memory's rate moves from
  * moment to moment: so a sample of few rows is a chain of phases in one parallel region, as a token is, and the median chain counts: an answer is many
- * tokens, and has no best moment to wait for. Threads
- * do not wait for one another within a chain: OpenMP's waiting threads spin for milliseconds when another process has a core. The
+ * tokens, and has no best moment to wait for. Time is processor time of the thread that took longest, so that what other processes take
+ * from the cores does not count; threads do not wait for one another within a chain. The
  * split over threads is model/'s: tasks of some panels, neighbours to one thread; of a prompt's attention, key heads of 64 rows. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/sys.h"
 #include "cli/bench_rates.h"
@@ -27,26 +28,25 @@
 
 static int ascending(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
 
-/* The median time of `run`, called until `seconds` are spent, at least three times, after one call that is not counted. */
-static double median_s(void (*run)(void *ctx), void *ctx, double seconds)
+static double thread_s(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Seconds of one phase of a chain: the median of what `run` returns, or of many rows, which arithmetic limits, the least. It is called until
+ * `seconds` are spent, at least three times, after one call that is not counted. */
+static double sample_s(double (*run)(void *ctx), void *ctx, int chain, double seconds)
 {
 	enum { LEAST = 3, MOST = 64 };
 	double t[MOST], start;
 	int n = 0;
 	run(ctx);
-	for (start = stave_now_s(); n < LEAST || (n < MOST && stave_now_s() - start < seconds); n++) {
-		t[n] = stave_now_s();
-		run(ctx);
-		t[n] = stave_now_s() - t[n];
-	}
+	for (start = stave_now_s(); n < LEAST || (n < MOST && stave_now_s() - start < seconds); n++)
+		t[n] = run(ctx);
 	qsort(t, (size_t)n, sizeof *t, ascending);
-	return t[(n - 1) / 2];
-}
-
-/* Seconds of one phase: of many rows, which arithmetic limits, the best. */
-static double sample_s(void (*run)(void *ctx), void *ctx, int chain, double seconds)
-{
-	return chain > 1 ? median_s(run, ctx, seconds) / chain : bench_best_s(run, ctx, seconds);
+	return t[chain > 1 ? (n - 1) / 2 : 0] / chain;
 }
 
 static int chain_length(size_t bytes)
@@ -73,7 +73,7 @@ static int task_panels(const struct stored *p, int panels)
 	return c > 1 ? c : 1;
 }
 
-static void run_stored(void *ctx)
+static double run_stored(void *ctx)
 {
 	struct stored *p = ctx;
 	size_t unused = 0, panel = p->bytes / (size_t)((p->rows + STAVE_PANEL - 1) / STAVE_PANEL);
@@ -81,9 +81,11 @@ static void run_stored(void *ctx)
 	const char *w[CHAIN_MAX];
 	for (int i = 0; i < p->chain; i++)
 		w[i] = rates_take(p->b, p->bytes, false, &unused);
-#pragma omp parallel
+	double longest = 0;
+#pragma omp parallel reduction(max : longest)
 	{
 		char *scratch = (char *)p->scratch + p->scratch_bytes * (size_t)stave_thread_index();
+		double start = thread_s();
 		for (int i = 0; i < p->chain; i++) {
 #pragma omp for schedule(static) nowait
 			for (int t = 0; t < tasks; t++) {
@@ -92,7 +94,9 @@ static void run_stored(void *ctx)
 				stave_packed_multiply(&part, 0, to - from, p->operand, p->n, p->y + from * STAVE_PANEL, (size_t)p->rows, NULL, scratch);
 			}
 		}
+		longest = thread_s() - start;
 	}
+	return longest;
 }
 
 static enum stave_dtype kind_dtype(enum stave_operand_kind k) { return k == STAVE_OPERAND_I8 ? STAVE_I8 : k == STAVE_OPERAND_BF16 ? STAVE_BF16 : STAVE_F32; }
@@ -154,7 +158,7 @@ static void attend(const struct paged *p, int link, int task)
 	stave_paged_attention(&a, (char *)p->scratch + p->scratch_bytes * (size_t)stave_thread_index());
 }
 
-static void run_paged(void *ctx)
+static double run_paged(void *ctx)
 {
 	struct paged *p = ctx;
 	int each = pages_each(p), tasks = (p->n + STAVE_PAGE - 1) / STAVE_PAGE * KEY_HEADS;
@@ -164,12 +168,18 @@ static void run_paged(void *ctx)
 		for (int j = 0; j < KEY_HEADS * each; j++)
 			p->pages[i * KEY_HEADS * each + j] = cache + (size_t)j * p->page_bytes;
 	}
-#pragma omp parallel
-	for (int i = 0; i < p->chain; i++) {
-#pragma omp for schedule(dynamic) nowait /* the last rows of a prompt see most: first */
-		for (int t = 0; t < tasks; t++)
-			attend(p, i, tasks - 1 - t);
+	double longest = 0;
+#pragma omp parallel reduction(max : longest)
+	{
+		double start = thread_s();
+		for (int i = 0; i < p->chain; i++) {
+#pragma omp for schedule(static, 1) nowait /* neighbours see as much */
+			for (int t = 0; t < tasks; t++)
+				attend(p, i, tasks - 1 - t);
+		}
+		longest = thread_s() - start;
 	}
+	return longest;
 }
 
 static void sample_paged(struct bench *b, enum stave_cache_type type, const int size[4])
@@ -215,7 +225,7 @@ static void place_rows(const struct place *p, int h, int from, int to)
 	}
 }
 
-static void run_place(void *ctx)
+static double run_place(void *ctx)
 {
 	struct place *p = ctx;
 	size_t unused = 0;
@@ -223,14 +233,20 @@ static void run_place(void *ctx)
 		p->qkv = rates_take(p->b, (size_t)(p->n * KEY_HEADS * (p->G + 2) * PLACE_D) * 4, false, &unused);
 		p->pages = rates_take(p->b, p->page_bytes * (size_t)(KEY_HEADS * p->each), false, &unused);
 	}
-#pragma omp parallel if (p->n > 1)
-	for (int i = 0; i < p->chain; i++) {
-#pragma omp for schedule(dynamic) nowait
-		for (int t = 0; t < p->each * KEY_HEADS; t++) {
-			int from = t / KEY_HEADS * STAVE_PAGE;
-			place_rows(p, t % KEY_HEADS, from, p->n - from < STAVE_PAGE ? p->n : from + STAVE_PAGE);
+	double longest = 0;
+#pragma omp parallel if (p->n > 1) reduction(max : longest)
+	{
+		double start = thread_s();
+		for (int i = 0; i < p->chain; i++) {
+#pragma omp for schedule(static, 1) nowait
+			for (int t = 0; t < p->each * KEY_HEADS; t++) {
+				int from = t / KEY_HEADS * STAVE_PAGE;
+				place_rows(p, t % KEY_HEADS, from, p->n - from < STAVE_PAGE ? p->n : from + STAVE_PAGE);
+			}
 		}
+		longest = thread_s() - start;
 	}
+	return longest;
 }
 
 static void sample_place(struct bench *b, int n, int G)
@@ -285,7 +301,7 @@ struct rows_run {
 };
 
 /* Of a prompt x and y were last met some products ago. */
-static void run_rows(void *ctx)
+static double run_rows(void *ctx)
 {
 	struct rows_run *x = ctx;
 	size_t unused = 0, values = (size_t)x->p.n * (size_t)x->p.C * 4;
@@ -295,13 +311,19 @@ static void run_rows(void *ctx)
 			x->p.y = rates_take(x->p.b, values, false, &unused);
 	}
 	int step = x->p.n > 64 ? 8 : 1;
-#pragma omp parallel if (x->p.n > 1) /* a row is one thread's work */
-	for (int i = 0; i < x->p.chain; i++) {
-#pragma omp for schedule(dynamic) nowait
-		for (int from = 0; from < x->p.n; from += step)
-			for (int r = from; r < from + step && r < x->p.n; r++)
-				x->row(&x->p, r);
+	double longest = 0;
+#pragma omp parallel if (x->p.n > 1) reduction(max : longest) /* a row is one thread's work */
+	{
+		double start = thread_s();
+		for (int i = 0; i < x->p.chain; i++) {
+#pragma omp for schedule(static, 1) nowait
+			for (int from = 0; from < x->p.n; from += step)
+				for (int r = from; r < from + step && r < x->p.n; r++)
+					x->row(&x->p, r);
+		}
+		longest = thread_s() - start;
 	}
+	return longest;
 }
 
 static void sample_rows(struct bench *b, const char *class, void (*row)(const struct rows *p, int r), enum stave_operand_kind kind, int n, int C)
