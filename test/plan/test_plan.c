@@ -176,6 +176,52 @@ static void more_is_no_worse(void **state)
 	}
 }
 
+/* The bill against arithmetic by hand: kWh times their price; rented devices times hours; a PUE that multiplies energy once. */
+static void the_bill_by_hand(void **state)
+{
+	static const char top[] = "currency: USD\ndated: 2026-11-01\nwork:\n  - train: {model: llama-3.1-8b, tokens: 100G, batch: 512, seq: 4096, gpus: 16}\n";
+	struct stave_err err = {0};
+	json_t *j = of(&err, top, 2, ", energy: 0.25 USD/kWh, pue: 1.5"), *lean = of(&err, top, 2, ", energy: 0.25 USD/kWh, pue: 1");
+	json_t *rent = of(&err, top, 2, ", rented: yes, rent: 3 USD/h");
+	if (!j || !lean || !rent)
+		fail_msg("%s", err.msg);
+	double kwh = at(j, "work.0.footprint.energy_kwh"), wall = at(j, "work.0.training.wall_p50_s");
+	assert_true(fabs(at(j, "work.0.cost.energy") - 0.25 * kwh) < 1e-6 * kwh);
+	assert_true(fabs(kwh - at(j, "work.0.footprint.facility_mean_power_w") * wall / 3.6e6) < 1e-6 * kwh);
+	assert_true(fabs(kwh - 1.5 * at(lean, "work.0.footprint.energy_kwh")) < 1e-6 * kwh);
+	assert_true(kwh > 16 * 0.4 * wall / 3600 && kwh < 1.5 * 16 * 1.4 * wall / 3600); /* 400 to 1400 W a device */
+	assert_true(fabs(at(rent, "work.0.cost.total") - 3 * 16 * wall / 3600) < 1e-6 * at(rent, "work.0.cost.total"));
+	json_decref(j);
+	json_decref(lean);
+	json_decref(rent);
+}
+
+/* Ten percent more arithmetic gains what products' share of the step lets it, never more than 1 - 1/1.1; storage, nearly idle, gains nothing; ranked. */
+static void staves_are_ranked(void **state)
+{
+	struct stave_err err = {0};
+	json_t *j = of(&err, "work:\n  - train: {model: llama-3.1-8b, tokens: 100G, batch: 512, seq: 4096, gpus: 8}\n", 1, "");
+	if (!j)
+		fail_msg("%s", err.msg);
+	const json_t *list = json_object_get(json_array_get(json_object_get(j, "work"), 0), "staves");
+	double before = -1, arithmetic = 0, storage = 1;
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		const json_t *s = json_array_get(list, i);
+		double change = at(s, "objective_change_per_10_percent");
+		const char *name = json_string_value(json_object_get(s, "resource"));
+		assert_true(change >= before && change <= 0);
+		before = change;
+		arithmetic = strcmp(name, "arithmetic") ? arithmetic : change;
+		storage = strcmp(name, "storage") ? storage : change;
+	}
+	double share = at(j, "work.0.training.step_parts.products_s") / at(j, "work.0.training.step_parts_total_s");
+	assert_true(arithmetic < -0.5 * share / 11 && arithmetic > -1. / 11 - 1e-3); /* 1 - 1/1.1 of what scales */
+	assert_true(fabs(storage) < 0.005);
+	assert_string_equal(json_string_value(json_object_get(json_array_get(json_object_get(j, "work"), 0), "shortest_stave")),
+	                    json_string_value(json_object_get(json_array_get(list, 0), "resource")));
+	json_decref(j);
+}
+
 static void every_report_is_whole(void **state)
 {
 	struct stave_plan *p;
@@ -222,7 +268,7 @@ static int remove_file(void **state) { return unlink(path); }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(random_specifications), cmocka_unit_test(what_does_not_fit), cmocka_unit_test(more_is_no_worse),
+	const struct CMUnitTest tests[] = {cmocka_unit_test(random_specifications), cmocka_unit_test(what_does_not_fit), cmocka_unit_test(more_is_no_worse), cmocka_unit_test(the_bill_by_hand), cmocka_unit_test(staves_are_ranked),
 	                                   cmocka_unit_test(every_report_is_whole)};
 	return cmocka_run_group_tests(tests, make_file, remove_file);
 }
