@@ -83,23 +83,6 @@ static void on_event(void *ctx, const struct stave_event *v)
 	pthread_mutex_unlock(s->lock);
 }
 
-/* Ids that differ by `salt` from the first on, so that no prompt finds another's beginning in the cache. */
-static int submit(struct stave_engine *e, struct stream *s, int prompt, int generate, int salt, uint64_t *id, struct stave_err *err)
-{
-	const struct stave_engine_info *info = stave_engine_info(e);
-	int vocab = info->shape.V < 1000 ? info->shape.V : 1000;
-	int32_t *ids = malloc((size_t)prompt * sizeof *ids);
-	if (!ids)
-		return stave_err_set(err, STAVE_ENOMEM, "out of memory for a prompt of %d tokens", prompt);
-	for (int i = 0; i < prompt; i++)
-		ids[i] = (int32_t)(((int64_t)i * 7919 + 13 + (int64_t)salt * 31) % vocab);
-	struct stave_request r = {.ids = ids, .n_ids = prompt, .sampling = stave_sampling_default(), .max_tokens = generate, .ignore_eos = true, .logprobs = -1, .event = on_event, .ctx = s};
-	r.sampling.temperature = 0;
-	int rc = stave_engine_submit(e, &r, 1, id, err);
-	free(ids);
-	return rc;
-}
-
 struct room {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -107,6 +90,30 @@ struct room {
 	int n;
 	int salt;
 };
+
+/* `n` streams at once, so that none is far ahead of another. Ids differ by `salt` from the first on: no prompt finds another's
+ * beginning in the cache. ids (n). */
+static int submit(struct stave_engine *e, struct room *m, struct stream *s, int n, int64_t prompt, int64_t generate, uint64_t *ids, struct stave_err *err)
+{
+	const struct stave_engine_info *info = stave_engine_info(e);
+	int vocab = info->shape.V < 1000 ? info->shape.V : 1000;
+	struct stave_request *r = calloc((size_t)n, sizeof *r);
+	int32_t *tokens = malloc((size_t)(n * prompt) * sizeof *tokens);
+	int rc = r && tokens ? 0 : stave_err_set(err, STAVE_ENOMEM, "out of memory for %d prompts of %lld tokens", n, (long long)prompt);
+	for (int k = 0; k < n && !rc; k++) {
+		int32_t *own = tokens + k * prompt;
+		m->salt++;
+		for (int64_t i = 0; i < prompt; i++)
+			own[i] = (int32_t)((i * 7919 + 13 + (int64_t)m->salt * 31) % vocab);
+		r[k] = (struct stave_request){.ids = own, .n_ids = (int)prompt, .sampling = stave_sampling_default(), .max_tokens = (int)generate, .ignore_eos = true, .logprobs = -1, .event = on_event, .ctx = &s[k]};
+		r[k].sampling.temperature = 0;
+	}
+	if (!rc)
+		rc = stave_engine_submit(e, r, n, ids, err);
+	free(tokens);
+	free(r);
+	return rc;
+}
 
 static void wait_for(struct room *m, struct stream *s, int tokens)
 {
@@ -127,7 +134,7 @@ static int round_alone(struct stave_engine *e, struct room *m, const struct opti
 {
 	uint64_t id;
 	reset(m, m->s);
-	int rc = submit(e, m->s, (int)o->prompt, (int)o->generate, ++m->salt, &id, err);
+	int rc = submit(e, m, m->s, 1, o->prompt, o->generate, &id, err);
 	if (rc)
 		return rc;
 	wait_for(m, m->s, -1);
@@ -141,15 +148,15 @@ static int round_alone(struct stave_engine *e, struct room *m, const struct opti
 /* All sequences have their prompts read first; the rate is of the time in which all of them decode. */
 static int round_together(struct stave_engine *e, struct room *m, const struct options *o, struct figures *f, struct stave_err *err)
 {
-	uint64_t id;
+	uint64_t *ids = malloc((size_t)m->n * sizeof *ids);
 	double from = 0, to = 1e300;
-	int rc = 0, tokens = 0;
-	for (int i = 0; i < m->n && !rc; i++) {
+	int tokens = 0;
+	for (int i = 0; i < m->n; i++)
 		reset(m, &m->s[i]);
-		rc = submit(e, &m->s[i], (int)o->prompt, (int)o->generate * 2, ++m->salt, &id, err);
-	}
+	int rc = ids ? submit(e, m, m->s, m->n, o->prompt, o->generate * 2, ids, err) : stave_err_set(err, STAVE_ENOMEM, "out of memory for %d sequences", m->n);
 	for (int i = 0; i < m->n && !rc; i++)
 		wait_for(m, &m->s[i], -1);
+	free(ids);
 	if (rc)
 		return rc;
 	for (int i = 0; i < m->n; i++) {
@@ -159,8 +166,9 @@ static int round_together(struct stave_engine *e, struct room *m, const struct o
 	for (int i = 0; i < m->n; i++)
 		for (int k = 0; k < m->s[i].n_gaps; k++)
 			tokens += m->s[i].at[k] > from && m->s[i].at[k] <= to;
-	double rate = to > from ? tokens / (to - from) : 0;
-	f->decode_per_s = rate > f->decode_per_s ? rate : f->decode_per_s;
+	if (to <= from)
+		return stave_err_set(err, STAVE_EUSAGE, "the first of %d answers ended before the last prompt was read: give more than --generate %lld", m->n, (long long)o->generate);
+	f->decode_per_s = tokens / (to - from) > f->decode_per_s ? tokens / (to - from) : f->decode_per_s;
 	return 0;
 }
 
@@ -191,17 +199,17 @@ static int round_beside(struct stave_engine *e, struct room *m, const struct opt
 	uint64_t id, *ids = malloc((size_t)m->n * sizeof *ids);
 	int rc = ids ? 0 : stave_err_set(err, STAVE_ENOMEM, "out of memory for %d sequences", m->n), room = stave_engine_info(e)->context - (int)o->prompt;
 	double quiet = 0;
-	for (int i = 0; i < m->n && !rc; i++) {
+	for (int i = 0; i < m->n; i++)
 		reset(m, &m->s[i]);
-		rc = submit(e, &m->s[i], (int)o->prompt, room, ++m->salt, &ids[i], err);
-	}
+	if (!rc)
+		rc = submit(e, m, m->s, m->n, o->prompt, room, ids, err);
 	for (int i = 0; i < m->n && !rc; i++)
 		wait_for(m, &m->s[i], 2 + (int)o->generate);
 	for (int i = 0; i < m->n && !rc; i++)
 		quiet = m->s[i].first_s > quiet ? m->s[i].first_s : quiet;
 	reset(m, &guest);
 	double from = stave_now_s();
-	if (!rc && !(rc = submit(e, &guest, (int)o->beside, 1, ++m->salt, &id, err))) {
+	if (!rc && !(rc = submit(e, m, &guest, 1, o->beside, 1, &id, err))) {
 		wait_for(m, &guest, -1);
 		double idle = p99(m, quiet, from), busy = p99(m, from, guest.first_s);
 		if (f->gap_idle_p99_s == 0 || busy / idle < f->gap_beside_p99_s / f->gap_idle_p99_s) {
@@ -241,7 +249,7 @@ static int start(struct stave_engine **e, struct room *m, const struct stave_eng
 	f->open_s = stave_now_s() - t;
 	reset(m, m->s);
 	int prompt = c->context < 18 ? 1 : 16;
-	if ((rc = submit(*e, m->s, prompt, 1, ++m->salt, &id, err)))
+	if ((rc = submit(*e, m, m->s, 1, prompt, 1, &id, err)))
 		return rc;
 	wait_for(m, m->s, -1);
 	f->first_token_s = m->s->first_s - t;

@@ -183,10 +183,8 @@ static void lose_rank(int victim, const char *out)
 	snprintf(name, sizeof name, "%s.pid.%d", out, victim);
 	int pid = atoi(text_of(name)), before = lines(out);
 	assert_true(pid > 1);
-	double killed_s = stave_now_s();
 	kill(pid, SIGKILL);
 	end(launcher); /* its own status is the victim's */
-	double took_s = stave_now_s() - killed_s;
 	for (int r = 0; r < 3; r++) {
 		snprintf(name, sizeof name, "%s.said.%d", out, r);
 		const char *said = text_of(name);
@@ -197,7 +195,6 @@ static void lose_rank(int victim, const char *out)
 		if (r != victim && (step < before - 2 || !strstr(said, "exit 6\n")))
 			fail_msg("rank %d, after %d lines of metrics: step %lld in: %s", r, before, step, said);
 	}
-	assert_true(took_s < 30);
 }
 
 static void survivors_name_the_lost_rank(void **state)

@@ -266,7 +266,7 @@ static void bench_writes_a_profile_and_a_forecast(void **state)
 	json_decref(document());
 	snprintf(path, sizeof path, "%s/machine.json", dir);
 	assert_int_equal(stave_machine_load(&m, path, &err), 0);
-	assert_true(m.peak_f32 > 1e9 && m.read_bytes_s > 1e8 && m.copy_bytes_s > 1e8 && m.touch_s_per_page < 1e-3 && m.call_s < 1e-2);
+	assert_true(m.peak_f32 > 1e9 && m.read_bytes_s > 1e8 && m.copy_bytes_s > 1e8 && m.touch_s_per_page > 0 && m.call_s > 0);
 
 	succeeds(stave("bench train --model nano --vocab 65 --batch 2 --seq 32 --dtype f32 --steps 2 --json"));
 	json_t *j = document();

@@ -372,10 +372,8 @@ static void test_kill_direct(void **state)
 {
 	if (!have_mpirun())
 		skip();
-	double t = stave_now_s();
 	assert_int_not_equal(run("", 4, "", "kill", true), 0);
 	expect(3, "rank 2 of 4 was lost at step 3 in gradients");
-	assert_true(stave_now_s() - t < 15);
 }
 
 /* Exit statuses, where the launcher leaves the survivors alone (as ULFM and some schedulers do). */
@@ -383,13 +381,11 @@ static void test_kill(void **state)
 {
 	if (!have_mpirun())
 		skip();
-	double t = stave_now_s();
 	run("", 4, "--enable-recovery", "kill", false);
 	expect(3, "rank 2 of 4 was lost at step 3 in gradients");
 	expect(3, "its process ended");
 	expect(3, "exit 6");
 	expect(1, "exit 137");
-	assert_true(stave_now_s() - t < 15);
 }
 
 static void test_kill_tcp(void **state)
@@ -405,11 +401,9 @@ static void test_alarm(void **state)
 {
 	if (!have_mpirun())
 		skip();
-	double t = stave_now_s();
 	run("", 3, "--enable-recovery", "alarm", false);
 	expect(2, "alarm: rank 1 of 3 was lost at step 3 in computing");
 	expect(2, "exit 6");
-	assert_true(stave_now_s() - t < 15);
 }
 
 /* mpirun wakes the stopped rank to end it, so it may hear of its own loss. */
