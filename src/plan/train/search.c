@@ -99,10 +99,12 @@ static void each_zero(struct hunt *h, struct plan_layout *l)
 
 static void each_stage(struct hunt *h, struct plan_layout *l)
 {
-	int L = h->j->shape.L, fixed = h->fixed.vp;
-	for (l->vp = fixed ? fixed : 1; l->vp <= (fixed ? fixed : L / l->pp); l->vp++)
-		if ((l->vp == 1 || fixed || L % (l->pp * l->vp) == 0) && !plan_layout_invalid(h->j, h->m, l))
+	int L = h->j->shape.L, most = l->pp > 1 ? L + PLAN_END_STAGES : L, fixed = h->fixed.vp;
+	for (l->vp = fixed ? fixed : 1; l->vp <= (fixed ? fixed : most / l->pp); l->vp++) {
+		int chunks = l->pp * l->vp;
+		if ((l->vp == 1 || fixed || L % chunks == 0 || most % chunks == 0) && !plan_layout_invalid(h->j, h->m, l))
 			each_zero(h, l);
+	}
 }
 
 static void each_micro(struct hunt *h, struct plan_layout *l)

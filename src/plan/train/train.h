@@ -7,6 +7,10 @@
 
 enum plan_recompute { PLAN_KEEP, PLAN_SELECTIVE /* attention only; flash attention is this */, PLAN_FULL };
 
+/* A pipeline may have as many more stages than layers: embedding and classifier each in the place of a layer (Llama 3 405B: 126 layers in
+ * 16 x 8 stages; Grattafiori et al. 2024, section 3.3.2). */
+#define PLAN_END_STAGES 2
+
 struct plan_layout {
 	int tp, pp, dp, cp, ep, vp; /* vp: virtual stages per rank, 1 = plain 1F1B; ep divides dp */
 	int zero;                   /* 0 none, 1 optimizer, 2 + gradients, 3 + weights (FSDP) */

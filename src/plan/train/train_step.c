@@ -45,7 +45,7 @@ const char *plan_layout_invalid(const struct plan_train_job *j, const struct pla
 		return "attention heads do not divide over tensor parallelism";
 	if (s->I % l->tp)
 		return "the feed-forward width does not divide over tensor parallelism";
-	if ((double)l->pp * l->vp > s->L)
+	if ((double)l->pp * l->vp > s->L + (l->pp > 1 ? PLAN_END_STAGES : 0))
 		return "more pipeline stages than layers";
 	if (j->seq % l->cp)
 		return "the sequence does not divide over context parallelism";
