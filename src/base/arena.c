@@ -77,5 +77,3 @@ void *stave_arena_take(struct stave_arena *a, size_t bytes)
 	}
 	return a->base + at;
 }
-
-void stave_arena_rewind(struct stave_arena *a, size_t used) { a->used = used; }

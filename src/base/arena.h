@@ -31,7 +31,5 @@ void stave_arena_close(struct stave_arena *a);
 /* `bytes`, aligned to STAVE_ALIGN, zero on first use. NULL only while planning. Exceeding an open arena is our bug: it
  * aborts with the arena's name, since the plan has lied. */
 void *stave_arena_take(struct stave_arena *a, size_t bytes);
-/* Rewind to an earlier `used`, for step scratch. */
-void stave_arena_rewind(struct stave_arena *a, size_t used);
 
 #endif

@@ -46,14 +46,3 @@ int stave_err_exit(int code)
 	}
 	return 1;
 }
-
-const char *stave_err_text(int code)
-{
-	switch (code) {
-	case 0: return "ok";
-#define X(name, exit, text) case STAVE_E##name: return text;
-	STAVE_ERRORS(X)
-#undef X
-	}
-	return "unknown error";
-}

@@ -4,7 +4,7 @@
 #ifndef STAVE_BASE_ERR_H
 #define STAVE_BASE_ERR_H
 
-/*        name         exit  text */
+/*        name         exit  what it says to a reader */
 #define STAVE_ERRORS(X)                                     \
 	X(FAIL,         1,   "failure")                     \
 	X(IO,           1,   "input/output")                \
@@ -40,6 +40,5 @@ __attribute__((format(printf, 3, 4))) int stave_err_set(struct stave_err *err, i
 __attribute__((format(printf, 2, 3))) int stave_err_errno(struct stave_err *err, const char *fmt, ...);
 /* Exit status of the process for a code (DESIGN 5). */
 int stave_err_exit(int code);
-const char *stave_err_text(int code);
 
 #endif

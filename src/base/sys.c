@@ -189,8 +189,6 @@ void stave_progress(bool final, const char *fmt, ...)
 	fflush(stderr);
 }
 
-bool stave_color(bool err_stream) { return isatty(err_stream ? 2 : 1) && !getenv("NO_COLOR"); }
-
 static volatile sig_atomic_t stop_flag, requeue_flag;
 
 static void on_signal(int sig)

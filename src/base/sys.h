@@ -26,7 +26,6 @@ __attribute__((format(printf, 2, 3))) void stave_log(enum stave_log_level level,
 
 /* The live line: on a terminal it is rewritten in place, elsewhere a plain line every 30 s. stderr only. */
 __attribute__((format(printf, 2, 3))) void stave_progress(bool final, const char *fmt, ...);
-bool stave_color(bool err_stream); /* terminal, and NO_COLOR unset */
 
 /* Cooperative stop: SIGINT, SIGTERM and SIGUSR1 set flags read by loops at their step boundary. */
 void stave_signals_install(void);
