@@ -11,16 +11,12 @@
 #include "base/err.h"
 #include "cost/machine.h"
 
-/* The shortest time of `run`, called until `seconds` are spent, at least three times, after one call that is not counted: what
- * else runs on the machine only ever lengthens a time. */
-double bench_best_s(void (*run)(void *ctx), void *ctx, double seconds);
-
 /* Flops (I8: operations) per second of the best matrix product found, weights in the layout oneDNN likes best, within about
  * `seconds`; 0 when this CPU, or STAVE_CPU, has no product of that type. */
 double bench_peak(enum stave_dtype dtype, double seconds);
 /* Everything of a profile but its rates; `disk_dir` is where a file of some hundred MB is written and removed. */
 int bench_probe(struct stave_machine *m, const char *disk_dir, struct stave_err *err);
-/* The rates. Takes about three quarters of a minute. */
+/* The rates. Takes about a minute. */
 int bench_rates(struct stave_machine *m, struct stave_err *err);
 
 /* Bytes per second that all threads read from memory. */

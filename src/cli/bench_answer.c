@@ -3,8 +3,7 @@
  *
  * As in the samples of training, what a step last met long ago (weights, cached keys and values) lies in memory, and what
  * the phase before has just written lies where it always does. Phases of one row take microseconds, and the memory's rate moves from
- * moment to moment: so a sample of few rows is a chain of phases in one parallel region, as a token is, and the median chain counts: an answer is many
- * tokens, and has no best moment to wait for. Time is processor time of the thread that took longest, so that what other processes take
+ * moment to moment: so a sample of few rows is a chain of phases in one parallel region, as a token is. Time is processor time of the thread that took longest, so that what other processes take
  * from the cores does not count; threads do not wait for one another within a chain. The
  * split over threads is model/'s: tasks of some panels, neighbours to one thread; of a prompt's attention, key heads of 64 rows. */
 #include <stdio.h>
@@ -17,7 +16,7 @@
 #include "kernel/paged.h"
 #include "kernel/panel.h"
 
-#define ANSWER_S 0.04                 /* time given to one sample */
+#define ANSWER_S 0.015                /* time given to one sample, each time */
 #define CHAIN_BYTES ((size_t)48 << 20) /* of weights that a chain reads */
 #define CHAIN_MAX 64
 #define ROW_CHAIN 8                   /* phases of one row in a chain */
@@ -26,27 +25,11 @@
 #define MANY_ROWS 16                  /* from here on a task has MANY_PANELS */
 #define MANY_PANELS 8
 
-static int ascending(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
-
 static double thread_s(void)
 {
 	struct timespec t;
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
 	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* Seconds of one phase of a chain: the median of what `run` returns, or of many rows, which arithmetic limits, the least. It is called until
- * `seconds` are spent, at least three times, after one call that is not counted. */
-static double sample_s(double (*run)(void *ctx), void *ctx, int chain, double seconds)
-{
-	enum { LEAST = 3, MOST = 64 };
-	double t[MOST], start;
-	int n = 0;
-	run(ctx);
-	for (start = stave_now_s(); n < LEAST || (n < MOST && stave_now_s() - start < seconds); n++)
-		t[n] = run(ctx);
-	qsort(t, (size_t)n, sizeof *t, ascending);
-	return t[chain > 1 ? (n - 1) / 2 : 0] / chain;
 }
 
 static int chain_length(size_t bytes)
@@ -112,7 +95,7 @@ static const struct stored_size {
 
 static bool common(enum stave_qtype t) { return t == STAVE_Q_Q8_0 || t == STAVE_Q_Q4_0 || t == STAVE_Q_Q4_K || t == STAVE_Q_Q6_K || t == STAVE_Q_BF16; }
 
-/* Hot operands and results are dealt out of the front of the pool; bytes of 0x3c are small and normal in every type. */
+/* Hot operands and results are dealt out of the front of the pool, where the sample before has left its results. */
 static void sample_stored(struct bench *b, enum stave_qtype t, const struct stored_size *s)
 {
 	enum stave_operand_kind kind = stave_operand_kind(t);
@@ -126,8 +109,8 @@ static void sample_stored(struct bench *b, enum stave_qtype t, const struct stor
 	p.operand = rates_take(b, operand, true, &hot);
 	p.y = rates_take(b, y, true, &hot);
 	p.scratch = rates_take(b, p.scratch_bytes * (size_t)stave_threads(), true, &hot);
-	memset(p.operand, 0x3c, operand);
-	double t_s = sample_s(run_stored, &p, p.chain, ANSWER_S);
+	rates_fill(b, operand);
+	double t_s = rates_median_s(run_stored, &p, ANSWER_S) / p.chain;
 	snprintf(name, sizeof name, "packed %s", stave_qtype_info(t).name);
 	rates_record(b, name, STAVE_FORWARD, kind_dtype(kind), s->n, s->rows, s->cols, 2.0 * s->n * s->rows * (double)s->cols / t_s);
 }
@@ -193,8 +176,8 @@ static void sample_paged(struct bench *b, enum stave_cache_type type, const int 
 		p.q = rates_take(b, rows, true, &hot);
 		p.o = rates_take(b, rows, true, &hot);
 		p.scratch = rates_take(b, p.scratch_bytes * (size_t)stave_threads(), true, &hot);
-		memset(p.q, 0x3c, rows);
-		double s = sample_s(run_paged, &p, p.chain, ANSWER_S), pairs = (double)p.n * p.past + (double)p.n * (p.n + 1) / 2;
+		rates_fill(b, rows);
+		double s = rates_median_s(run_paged, &p, ANSWER_S) / p.chain, pairs = (double)p.n * p.past + (double)p.n * (p.n + 1) / 2;
 		rates_record(b, "paged", STAVE_FORWARD, type == STAVE_CACHE_F32 ? STAVE_F32 : type == STAVE_CACHE_BF16 ? STAVE_BF16 : STAVE_I8, p.past + p.n,
 		             p.n * p.G, p.D, 4.0 * p.D * pairs * KEY_HEADS * p.G / s);
 	}
@@ -259,8 +242,8 @@ static void sample_place(struct bench *b, int n, int G)
 		return;
 	p.qkv = rates_take(b, values, true, &hot);
 	p.pages = rates_take(b, pages, true, &hot);
-	memset(p.qkv, 0x3c, values);
-	double s = sample_s(run_place, &p, p.chain, ANSWER_S / 2);
+	rates_fill(b, values);
+	double s = rates_median_s(run_place, &p, ANSWER_S / 2) / p.chain;
 	rates_record(b, "place", STAVE_FORWARD, STAVE_F32, n, columns, 1, (double)n * columns * stave_cost_value_bytes("place", STAVE_FORWARD, STAVE_F32) / s);
 }
 
@@ -336,8 +319,8 @@ static void sample_rows(struct bench *b, const char *class, void (*row)(const st
 	x.p.y = rates_take(b, values > own ? values : own, true, &hot);
 	x.p.normed = rates_take(b, own, true, &hot);
 	x.p.operand = rates_take(b, operand, true, &hot);
-	memset(b->pool.base, 0x3c, hot);
-	double s = sample_s(run_rows, &x, x.p.chain, ANSWER_S / 2);
+	rates_fill(b, hot);
+	double s = rates_median_s(run_rows, &x, ANSWER_S / 2) / x.p.chain;
 	rates_record(b, class, STAVE_FORWARD, kind_dtype(kind), n, C, 1, (double)n * C * stave_cost_value_bytes(class, STAVE_FORWARD, kind_dtype(kind)) / s);
 }
 
@@ -347,7 +330,7 @@ void rates_answering(struct bench *b)
 {
 	static const int paged[][4] = {{1, 511, 1, 64}, {1, 511, 4, 64}, {1, 4095, 4, 64}, {1, 511, 8, 64}, {1, 1023, 4, 128}, {512, 0, 1, 64}, {512, 0, 4, 64}, {512, 3584, 4, 64}, {512, 0, 4, 128}};
 	static const int rows[][2] = {{1, 1024}, {1, 4096}, {512, 1024}, {512, 4096}};
-	rates_fill(b);
+	rates_fill(b, b->pool.size);
 	b->floor = b->pool.size / 4 < HOT_BYTES ? b->pool.size / 4 : HOT_BYTES;
 	for (int t = 0; t < STAVE_QTYPE_COUNT; t++)
 		for (size_t i = 0; i < sizeof stored_sizes / sizeof *stored_sizes; i++)
@@ -356,7 +339,7 @@ void rates_answering(struct bench *b)
 	for (int t = STAVE_CACHE_F32; t <= STAVE_CACHE_I8; t++)
 		for (size_t i = 0; i < sizeof paged / sizeof *paged; i++)
 			sample_paged(b, (enum stave_cache_type)t, paged[i]);
-	rates_fill(b);
+	rates_fill(b, b->pool.size);
 	for (int i = 0; i < 4; i++)
 		sample_place(b, i & 1 ? 512 : 1, i & 2 ? 4 : 1);
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

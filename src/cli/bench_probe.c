@@ -19,20 +19,6 @@
 #include "kernel/kernel.h"
 #include "kernel/matmul.h"
 
-double bench_best_s(void (*run)(void *ctx), void *ctx, double seconds)
-{
-	enum { LEAST = 3, MOST = 64 };
-	double best = INFINITY, start;
-	run(ctx);
-	start = stave_now_s();
-	for (int n = 0; n < LEAST || (n < MOST && stave_now_s() - start < seconds); n++) {
-		double from = stave_now_s();
-		run(ctx);
-		best = fmin(best, stave_now_s() - from);
-	}
-	return best;
-}
-
 /* ---- the matrix peak ---- */
 
 /* One product whose weights lie in whatever layout oneDNN chooses: what the hardware can do, which the plain layouts of

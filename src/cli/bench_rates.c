@@ -1,10 +1,11 @@
 /* The rate samples of a machine profile: each operation of a training step, timed alone, at a few sizes that span what models do.
  *
- * Two things make a sample resemble the operation inside a step. It is called as model/ calls it: the same handles, the
- * same split over threads, the same strides. And its memory is as cold: an operand that a step last met long ago (weights,
+ * Three things make a sample resemble the operation inside a step. It is called as model/ calls it: the same handles, the
+ * same split over threads, the same strides. Its memory is as cold: an operand that a step last met long ago (weights,
  * saved activations, gradients) comes from a pool far larger than the caches, at another place each time, while an operand
- * that the previous operation has just written stays where it is. Models of a hundred channels fit in the cache whole, so
- * their sizes are sampled hot.
+ * that the previous operation has just written stays where it is; a step of a model of a hundred channels goes round in the
+ * shared cache, and so do samples of its sizes. And its moment is as good: clock and memory of a machine move within seconds, so
+ * all samples are taken three times over, and the median of three medians counts.
  *
  * Element-wise classes are one table; bytes are counted by cost/'s own table, so that its convention cancels out of a
  * forecast. */
@@ -20,43 +21,58 @@
 #include "kernel/matmul.h"
 
 #define POOL_BYTES ((size_t)640 << 20)
-#define SAMPLE_S 0.06 /* time given to one sample */
+#define WARM_BYTES ((size_t)24 << 20) /* of a small model's step */
+#define SAMPLE_S 0.02 /* time given to one sample, each time */
 #define ROWS 32       /* rows an element-wise kernel gets at a time, as in the network */
 #define HEAD 64       /* head width where a class works by heads */
 
-void rates_fill(struct bench *b)
+void rates_fill(struct bench *b, size_t bytes)
 {
 	uint16_t *x = (uint16_t *)(void *)b->pool.base;
-	int64_t n = (int64_t)(b->pool.size / 2);
+	int64_t n = (int64_t)(bytes / 2);
 #pragma omp parallel for schedule(static)
 	for (int64_t i = 0; i < n; i++)
-		x[i] = (uint16_t)(0x3c00 | (stave_random64(1, (uint64_t)i) & 0x7f));
+		x[i] = (uint16_t)(0x3800 | (stave_random64(1, (uint64_t)i) & 0x87ff));
 }
 
 void *rates_take(struct bench *b, size_t bytes, bool hot, size_t *hot_cursor)
 {
-	size_t *at = hot ? hot_cursor : &b->cursor;
+	size_t *at = hot ? hot_cursor : &b->cursor, end = !hot && b->ceiling ? b->ceiling : b->pool.size;
 	bytes = (bytes + 4095) / 4096 * 4096;
-	if (*at + bytes > b->pool.size || (!hot && *at < b->floor))
+	if (*at + bytes > end || (!hot && *at < b->floor))
 		*at = hot ? 0 : b->floor;
 	void *p = b->pool.base + *at;
 	*at += bytes;
 	return p;
 }
 
+static int ascending(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
+
+double rates_median_s(double (*run)(void *ctx), void *ctx, double seconds)
+{
+	enum { LEAST = 2, MOST = 64 };
+	double t[MOST], start;
+	int n = 0;
+	run(ctx);
+	for (start = stave_now_s(); n < LEAST || (n < MOST && stave_now_s() - start < seconds); n++)
+		t[n] = run(ctx);
+	qsort(t, (size_t)n, sizeof *t, ascending);
+	return t[(n - 1) / 2];
+}
+
 void rates_record(struct bench *b, const char *what, enum stave_pass pass, enum stave_dtype dtype, int64_t m, int64_t n, int64_t k, double per_s)
 {
-	if (b->m->n_rates == STAVE_RATES_MAX)
+	if (b->at == STAVE_RATES_MAX)
 		return;
-	struct stave_rate *r = &b->m->rates[b->m->n_rates++];
+	struct stave_rate *r = &b->m->rates[b->at];
 	snprintf(r->what, sizeof r->what, "%s", what);
 	r->pass = pass;
 	r->dtype = dtype;
 	r->m = m;
 	r->n = n;
 	r->k = k;
-	r->per_s = per_s;
-	stave_progress(false, "rates: %d measured, now %s %s", b->m->n_rates, what, stave_dtype_name(dtype));
+	b->tries[b->at++][b->pass] = per_s;
+	stave_progress(false, "rates: round %d of %d, %d measured, now %s %s", b->pass + 1, RATES_PASSES, b->at, what, stave_dtype_name(dtype));
 }
 
 /* ---- matrix products ---- */
@@ -64,7 +80,7 @@ void rates_record(struct bench *b, const char *what, enum stave_pass pass, enum 
 /* y (m, n) = x (m, k) W'; `added`: y is the residual stream, f32, and the product is added to it. */
 static const struct product_size {
 	int64_t m, n, k;
-	bool added, hot;
+	bool added, small;
 } products[] = {
 	{768, 384, 128, false, true},    {768, 128, 128, true, true},     {768, 512, 128, false, true},  {768, 128, 512, true, true},
 	{1024, 1376, 256, false, false}, {1024, 256, 256, true, false},   {1024, 640, 384, false, false}, {1024, 2048, 384, false, false},
@@ -77,19 +93,22 @@ static const struct product_size {
 struct product {
 	struct bench *b;
 	struct stave_matmul *mm;
-	bool hot;
+	bool small;
 	size_t a_bytes, b_bytes, c_bytes, scratch_bytes;
 };
 
 /* The left operand was just written by the operation before; weights, saved activations and results lie elsewhere. */
-static void run_product(void *ctx)
+static double run_product(void *ctx)
 {
 	struct product *p = ctx;
 	size_t hot = 0;
 	void *a = rates_take(p->b, p->a_bytes, true, &hot), *scratch = rates_take(p->b, p->scratch_bytes, true, &hot);
 	p->b->floor = hot;
-	void *w = rates_take(p->b, p->b_bytes, p->hot, &hot), *c = rates_take(p->b, p->c_bytes, p->hot, &hot);
+	p->b->ceiling = p->small ? hot + WARM_BYTES : 0;
+	void *w = rates_take(p->b, p->b_bytes, false, &hot), *c = rates_take(p->b, p->c_bytes, false, &hot);
+	double start = stave_now_s();
 	stave_matmul_run(p->mm, a, w, c, NULL, scratch);
+	return stave_now_s() - start;
 }
 
 static int sample_product(struct bench *b, const struct product_size *s, enum stave_pass pass, enum stave_dtype dt, struct stave_err *err)
@@ -100,16 +119,16 @@ static int sample_product(struct bench *b, const struct product_size *s, enum st
 		d = (struct stave_matmul_desc){.m = s->m, .n = s->k, .k = s->n, .in = dt, .out = dt};
 	if (pass == STAVE_WGRAD) /* dW (n, k) = dy' x */
 		d = (struct stave_matmul_desc){.m = s->n, .n = s->k, .k = s->m, .in = dt, .out = STAVE_F32, .a_transposed = true};
-	struct product p = {.b = b, .hot = s->hot, .a_bytes = (size_t)(d.m * d.k) * e, .b_bytes = (size_t)(d.k * d.n) * e,
+	struct product p = {.b = b, .small = s->small, .a_bytes = (size_t)(d.m * d.k) * e, .b_bytes = (size_t)(d.k * d.n) * e,
 	                    .c_bytes = (size_t)(d.m * d.n) * stave_dtype_bytes(d.out)};
 	int rc = stave_matmul_open(&p.mm, &d, &p.scratch_bytes, err);
 	if (rc)
 		return rc;
 	if (p.a_bytes + p.b_bytes + p.c_bytes + p.scratch_bytes + 4 * 4096 <= b->pool.size) {
-		double t = bench_best_s(run_product, &p, SAMPLE_S);
+		double t = rates_median_s(run_product, &p, SAMPLE_S);
 		rates_record(b, "matmul", pass, dt, d.m, d.n, d.k, 2.0 * (double)d.m * (double)d.n * (double)d.k / t);
 	}
-	b->floor = 0;
+	b->floor = b->ceiling = 0;
 	stave_matmul_close(p.mm);
 	return 0;
 }
@@ -137,7 +156,7 @@ struct attention {
 	size_t scratch_bytes;
 };
 
-static void run_attention(void *ctx)
+static double run_attention(void *ctx)
 {
 	struct attention *t = ctx;
 	struct bench *b = t->b;
@@ -148,6 +167,7 @@ static void run_attention(void *ctx)
 	/* large enough that exp(score - lse) stays a small probability in the backward pass */
 	for (size_t i = 0; i < tokens * HEADS; i++)
 		lse[i] = logf((float)(i % T + 1));
+	double start = stave_now_s();
 #pragma omp parallel for schedule(dynamic)
 	for (int i = 0; i < t->B * HEADS; i++) {
 		size_t first = (size_t)(i / HEADS) * T, h = (size_t)(i % HEADS) * D;
@@ -158,6 +178,7 @@ static void run_attention(void *ctx)
 		                       .d_o = d_o + (first * HEADS * D + h) * e, .dq = dq, .dk = dq + HEADS * D, .dv = dq + 2 * HEADS * D, .lddq = row, .lddkv = row};
 		(t->backward ? b->k->attn_bwd : b->k->attn_fwd)(t->dt, &a, mine);
 	}
+	return stave_now_s() - start;
 }
 
 static void sample_attention(struct bench *b, enum stave_dtype dt)
@@ -168,10 +189,12 @@ static void sample_attention(struct bench *b, enum stave_dtype dt)
 			int T = sizes[i][0], D = sizes[i][1], rows = (4 * stave_threads() + HEADS - 1) / HEADS, least = 512 / T;
 			struct attention t = {.b = b, .dt = dt, .B = rows > least ? rows : least, .T = T, .D = D, .backward = pass == STAVE_DGRAD};
 			t.scratch_bytes = (b->k->attn_scratch(dt, T, D, t.backward) + 63) / 64 * 64;
-			double s = bench_best_s(run_attention, &t, SAMPLE_S), pairs = (double)T * (T + 1) / 2;
+			b->ceiling = T == 64 ? WARM_BYTES : 0; /* as short as small models' rows */
+			double s = rates_median_s(run_attention, &t, SAMPLE_S), pairs = (double)T * (T + 1) / 2;
 			double flops = 2.0 * (t.backward ? 5 : 2) * D * pairs * t.B * HEADS;
 			rates_record(b, "attention", (enum stave_pass)pass, dt, (int64_t)t.B * HEADS, T, D, flops / s);
 		}
+	b->ceiling = 0;
 }
 
 /* ---- everything limited by bytes ---- */
@@ -254,7 +277,7 @@ static const struct element {
 	enum stave_pass pass;
 	const char *operands;
 	void (*run)(const struct piece *x);
-	const int (*sizes)[3]; /* rows, C, hot; ends with 0 */
+	const int (*sizes)[3]; /* rows, C, small; ends with 0 */
 } *element_table(size_t *n)
 {
 	static const int channels[][3] = {{768, 128, 1}, {1024, 768, 0}, {4096, 1024, 0}, {0}};
@@ -284,7 +307,6 @@ struct element_run {
 	const struct element *e;
 	enum stave_dtype dt;
 	int rows, C;
-	bool hot;
 };
 
 static size_t operand_bytes(const struct element_run *r, char letter)
@@ -298,14 +320,15 @@ static size_t operand_bytes(const struct element_run *r, char letter)
 	}
 }
 
-static void run_element(void *ctx)
+static double run_element(void *ctx)
 {
 	const struct element_run *r = ctx;
 	struct piece whole = {.b = r->b, .dt = r->dt, .C = r->C};
-	size_t hot = 0;
+	size_t unused = 0;
 	for (int i = 0; r->e->operands[i]; i++)
-		whole.p[i] = rates_take(r->b, operand_bytes(r, r->e->operands[i]), r->hot, &hot);
+		whole.p[i] = rates_take(r->b, operand_bytes(r, r->e->operands[i]), false, &unused);
 	int step = r->C > 8192 ? 1 : ROWS;
+	double start = stave_now_s();
 #pragma omp parallel for schedule(static)
 	for (int from = 0; from < r->rows; from += step) {
 		struct piece x = whole;
@@ -314,6 +337,7 @@ static void run_element(void *ctx)
 		x.thread = stave_thread_index();
 		r->e->run(&x);
 	}
+	return stave_now_s() - start;
 }
 
 static void sample_elements(struct bench *b, enum stave_dtype dt)
@@ -325,16 +349,19 @@ static void sample_elements(struct bench *b, enum stave_dtype dt)
 		double bytes = stave_cost_value_bytes(e->rate, e->pass, dt);
 		bool flat = e->pass == STAVE_UPDATE;
 		for (const int(*s)[3] = e->sizes; (*s)[0]; s++) {
-			struct element_run r = {.b = b, .e = e, .dt = dt, .rows = (*s)[0], .C = (*s)[1], .hot = (*s)[2]};
+			struct element_run r = {.b = b, .e = e, .dt = dt, .rows = (*s)[0], .C = (*s)[1]};
 			size_t need = 0;
 			for (const char *o = e->operands; *o; o++)
 				need += operand_bytes(&r, *o) + 4096;
 			if (need > b->pool.size || (dt == STAVE_F32 && !strcmp(e->rate, "convert")))
 				continue;
-			double values_n = (double)r.rows * r.C, t = bench_best_s(run_element, &r, SAMPLE_S / 2);
+			b->ceiling = (*s)[2] ? WARM_BYTES : 0;
+			rates_fill(b, b->ceiling); /* a small place is written again and again, by every sample in its way */
+			double values_n = (double)r.rows * r.C, t = rates_median_s(run_element, &r, SAMPLE_S / 2);
 			rates_record(b, e->rate, e->pass, dt, flat ? (int64_t)values_n : r.rows, flat ? 1 : r.C, 1, values_n * bytes / t);
 		}
 	}
+	b->ceiling = 0;
 }
 
 /* ---- all of it ---- */
@@ -354,35 +381,47 @@ static int prepare(struct bench *b, struct stave_err *err)
 		b->ids[RATES_IDS + i] = i % 64; /* positions, and targets within any vocabulary */
 		b->stat[i] = b->stat[RATES_IDS + i] = 1e-2f;
 	}
-	int rc = stave_arena_open(&b->pool, "rate samples", pool, err);
-	if (!rc)
-		rates_fill(b);
-	return rc;
+	return stave_arena_open(&b->pool, "rate samples", pool, err);
+}
+
+static int sample_training(struct bench *b, enum stave_dtype dt, struct stave_err *err)
+{
+	rates_fill(b, b->pool.size);
+	int rc = sample_products(b, dt, err);
+	if (rc)
+		return rc;
+	rates_fill(b, b->pool.size); /* what products wrote is no fit input for the others */
+	sample_attention(b, dt);
+	rates_fill(b, b->pool.size);
+	sample_elements(b, dt);
+	return 0;
 }
 
 int bench_rates(struct stave_machine *m, struct stave_err *err)
 {
-	struct bench b = {.m = m, .k = stave_kernels()};
-	m->n_rates = 0;
-	int rc = prepare(&b, err);
-	for (int i = 0; i < 2 && !rc; i++) {
-		enum stave_dtype dt = i ? STAVE_BF16 : STAVE_F32;
-		if (dt == STAVE_BF16 && m->peak_bf16 <= 0)
-			continue;
-		rates_fill(&b);
-		rc = sample_products(&b, dt, err);
-		if (rc)
-			break;
-		rates_fill(&b); /* what products wrote is no fit input for the others */
-		sample_attention(&b, dt);
-		rates_fill(&b);
-		sample_elements(&b, dt);
+	struct bench *b = calloc(1, sizeof *b);
+	if (!b)
+		return stave_err_set(err, STAVE_ENOMEM, "no memory for the rate samples");
+	b->m = m;
+	b->k = stave_kernels();
+	int rc = prepare(b, err);
+	for (b->pass = 0; b->pass < RATES_PASSES && !rc; b->pass++) {
+		b->at = 0;
+		rc = sample_training(b, STAVE_F32, err);
+		if (!rc && m->peak_bf16 > 0)
+			rc = sample_training(b, STAVE_BF16, err);
+		if (!rc)
+			rates_answering(b);
 	}
-	if (!rc)
-		rates_answering(&b);
-	stave_arena_close(&b.pool);
-	free(b.ids);
-	free(b.stat);
-	free(b.slices);
+	m->n_rates = b->at;
+	for (int i = 0; i < b->at; i++) {
+		qsort(b->tries[i], RATES_PASSES, sizeof b->tries[i][0], ascending);
+		m->rates[i].per_s = b->tries[i][RATES_PASSES / 2];
+	}
+	stave_arena_close(&b->pool);
+	free(b->ids);
+	free(b->stat);
+	free(b->slices);
+	free(b);
 	return rc;
 }

@@ -296,7 +296,7 @@ static json_t *result_json(const struct result *r, const char *model)
 		return j;
 	}
 	json_object_set_new(j, "predicted_step_s", json_real(f->step_s));
-	json_object_set_new(j, "predicted_over_measured", json_real(f->step_s / r->best_s));
+	json_object_set_new(j, "predicted_over_measured", json_real(f->step_s / r->median.step));
 	json_object_set_new(j, "predicted_classes", classes_json(f->matmul_s, f->attention_s, f->element_s, f->loss_s, f->optimizer_s));
 	json_object_set_new(j, "shortest_stave", json_string(f->shortest));
 	return j;
@@ -325,7 +325,7 @@ static void print_result(const struct result *r, const char *model)
 	print_class(r, "optimizer", t->optimizer, f->optimizer_s);
 	print_class(r, "step", t->step, f->step_s);
 	if (r->forecast_known)
-		printf("  forecast is %+.1f %% off the best step; shortest stave: %s (%.0f %%)\n", 100 * (f->step_s / r->best_s - 1), f->shortest,
+		printf("  forecast is %+.1f %% off the median step; shortest stave: %s (%.0f %%)\n", 100 * (f->step_s / r->median.step - 1), f->shortest,
 		       100 * f->shortest_share);
 }
 
@@ -401,7 +401,7 @@ static int bench_table(const struct options *o, const struct stave_machine *m, s
 			break;
 		forecast(&r, m, STAVE_KEEP_ALL);
 		r.peak = c.dtype == STAVE_BF16 ? m->peak_bf16 : m->peak_f32;
-		double ratio = r.forecast.step_s / r.best_s; /* both are of an undisturbed machine */
+		double ratio = r.forecast.step_s / r.median.step; /* both are of the machine as it mostly is */
 		worst = fmax(worst, fabs(ratio - 1));
 		json_array_append_new(list, result_json(&r, model));
 		if (!o->json)

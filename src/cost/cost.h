@@ -59,8 +59,9 @@ struct stave_shape {
 
 /* STAVE_ECONFIG with the offending number. Bounds every field, so that later products cannot overflow int64. */
 int stave_shape_check(const struct stave_shape *s, struct stave_err *err);
-/* V rounded up to a multiple of 16: rows of the embedding in memory; the extra rows are zero and stay zero. */
-static inline int stave_shape_vpad(const struct stave_shape *s) { return (s->V + 15) / 16 * 16; }
+/* V rounded up to a multiple of 16, large ones of 64, where oneDNN's products are up to 1.6 times as fast (50304 against 50272 rows; SPEED.md): rows of
+ * the embedding in memory; the extra rows are zero and stay zero. */
+static inline int stave_shape_vpad(const struct stave_shape *s) { return s->V < 4096 ? (s->V + 15) / 16 * 16 : (s->V + 63) / 64 * 64; }
 /* Parameters as trained and published (no padding; a tied matrix counted once). */
 int64_t stave_shape_params(const struct stave_shape *s);
 /* 6 N + 12 L H D T per token (PaLM, appendix B; recompute and the causal half not discounted). */

@@ -135,7 +135,7 @@ static void products_are_six_n(void **state)
 	struct stave_shape s = gpt2(12, 768, 12, 50257, 1024);
 	int n = stave_cost_train_ops(&s, 4, 256, 3, STAVE_BF16, STAVE_KEEP_ALL, ops);
 	assert_in_range(n, 1, STAVE_OPS_MAX);
-	double in_matrices = 12 * (4.0 * 768 * 768 + 8.0 * 768 * 768) + 50272.0 * 768; /* the classifier's padded rows are multiplied too */
+	double in_matrices = 12 * (4.0 * 768 * 768 + 8.0 * 768 * 768) + 50304.0 * 768; /* the classifier's padded rows are multiplied too */
 	assert_true(fabs(sum_flops(ops, n, STAVE_OP_MATMUL) / (6 * in_matrices * 3 * 4 * 256) - 1) < 1e-12);
 
 	s = llama(6, 512, 8, 2, 64, 1376, 32000);
@@ -213,7 +213,7 @@ static void logits_are_held_in_even_chunks(void **state)
 				assert_true(chunk - tail < 64 * chunks); /* rounding up to 64 is all that separates them */
 			}
 	struct stave_shape s = gpt2(12, 768, 12, 50257, 1024);
-	assert_int_equal(stave_cost_logit_rows(&s, 1024, STAVE_BF16), 512); /* 50272 columns of 2 bytes: at most 1001 rows */
+	assert_int_equal(stave_cost_logit_rows(&s, 1024, STAVE_BF16), 512); /* 50304 columns of 2 bytes: at most 1000 rows */
 }
 
 /* Every byte-limited operation of a list has a class that says what it moves, and AdamW moves its textbook 28 bytes (7 floats), and 2
