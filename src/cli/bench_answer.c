@@ -21,7 +21,8 @@
 #define CHAIN_MAX 64
 #define ROW_CHAIN 8                   /* phases of one row in a chain */
 #define HOT_BYTES ((size_t)64 << 20)  /* of the pool: operands and results */
-#define ALONE_BYTES ((size_t)128 << 10) /* of a matrix in one task, for few rows */
+#define ALONE_BYTES ((size_t)128 << 10) /* of a matrix in one task, for one row */
+#define FEW_BYTES ((size_t)512 << 10) /* for a few rows */
 #define MANY_ROWS 16                  /* from here on a task has MANY_PANELS */
 #define MANY_PANELS 8
 
@@ -51,9 +52,9 @@ struct stored {
 
 static int task_panels(const struct stored *p, int panels)
 {
-	int few = (int)(ALONE_BYTES / (p->bytes / (size_t)panels)), c = p->n < MANY_ROWS ? few : MANY_PANELS, even = panels / (4 * stave_threads());
+	int few = (int)((p->n == 1 ? ALONE_BYTES : FEW_BYTES) / (p->bytes / (size_t)panels)), c = p->n < MANY_ROWS ? few : MANY_PANELS, even = panels / (4 * stave_threads());
 	c = c < even ? c : even;
-	return c > 1 ? c : 1;
+	return c > 1 ? (p->n > 1 ? c - c % 2 : c) : 1;
 }
 
 static double run_stored(void *ctx)
@@ -91,6 +92,7 @@ static const struct stored_size {
 	{1, 8192, 2048, false},   {8, 8192, 2048, false},   {64, 8192, 2048, false},  {512, 8192, 2048, false}, {1, 1024, 1024, true},
 	{1, 2048, 2048, true},    {1, 2048, 8192, true},    {1, 32768, 1024, true},   {2, 8192, 2048, true},    {4, 8192, 2048, true},
 	{16, 8192, 2048, true},   {32, 8192, 2048, true},   {512, 1024, 1024, true},  {512, 2048, 8192, true},  {512, 2048, 768, true},
+	{1, 2048, 768, true},
 };
 
 static bool common(enum stave_qtype t) { return t == STAVE_Q_Q8_0 || t == STAVE_Q_Q4_0 || t == STAVE_Q_Q4_K || t == STAVE_Q_Q6_K || t == STAVE_Q_BF16; }

@@ -17,7 +17,8 @@
 #include "kernel/quant.h"
 #include "model/lm.h"
 
-#define ALONE_BYTES ((size_t)128 << 10) /* of a matrix in one task, for few rows: long enough to stream */
+#define ALONE_BYTES ((size_t)128 << 10) /* of a matrix in one task, for one row: long enough to stream */
+#define FEW_BYTES ((size_t)512 << 10)   /* for a few rows: the kernel looks ahead within a task, and not from one to the next */
 #define MANY_ROWS 16                   /* from here on tasks are of a few panels, which the kernel reuses for all rows */
 #define MANY_PANELS 8
 #define SOFTCAP_COLUMNS 4096
@@ -38,10 +39,13 @@ static int most(int a, int b) { return a > b ? a : b; }
 
 int lm_chunk(const struct stave_lm *d, const struct lm_matrix *m, int n, int halves)
 {
-	int panels = stave_panels(&m->w), c = n < MANY_ROWS ? (int)(ALONE_BYTES / lm_panel_bytes(&m->w)) : MANY_PANELS;
+	size_t each = n == 1 ? ALONE_BYTES : FEW_BYTES;
+	int panels = stave_panels(&m->w), c = n < MANY_ROWS ? (int)(each / lm_panel_bytes(&m->w)) : MANY_PANELS;
 	c = least(c, panels / (4 * d->threads)); /* enough tasks to even out */
 	if (halves)
 		c = least(c, d->chunk_floats / (halves * STAVE_PANEL * n));
+	if (n > 1 && c > 1)
+		c -= c % 2; /* the kernel takes panels in pairs */
 	return least(most(c, 1), LM_CHUNK_PANELS);
 }
 
