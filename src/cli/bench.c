@@ -134,7 +134,7 @@ static int bench_machine(int argc, char **argv)
 	if (stave_config_args(&c, argc, argv, false, positional, 1, &n, &help, &err)) {
 		status = bench_failed(&err);
 	} else if (help) {
-		fputs("stave bench machine: measure this machine and write its profile, in under a minute.\n\n"
+		fputs("stave bench machine: measure this machine and write its profile, in about a minute.\n\n"
 		      "  stave bench machine\n"
 		      "  stave bench machine --out here.json --json\n\n", stdout);
 		stave_config_help(&c, stdout);
