@@ -21,7 +21,7 @@ struct bench {
 };
 
 /* The first `bytes` of the pool: values of both signs that are small and normal as f32, f16 and bf16, so that no operation meets a denormal or
- * a NaN, and random in every bit that may be: products of constant bits take less power and run at a higher clock than a model's. */
+ * a NaN, and random in every bit that may be, as a model's are. */
 void rates_fill(struct bench *b, size_t bytes);
 /* Seconds of one call of `run`, which returns what it took: the median of calls until `seconds` are spent, at least two, after one that is not
  * counted. A model's steps meet the machine as it mostly is, not its best moment. */
