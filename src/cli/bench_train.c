@@ -458,7 +458,7 @@ int bench_train(int argc, char **argv)
 		fputs("stave bench train: time training steps on random tokens, beside the machine's peak and the forecast.\n\n"
 		      "  stave bench train --model gpt2-124m --batch 4 --seq 256 --dtype bf16 --steps 8 --json\n"
 		      "  stave bench train --predict --steps 4\n\n"
-		      "tokens_per_s and mfu are of the best step; those of the median step are beside them.\n\n", stdout);
+		      "tokens_per_s and mfu are of the best step; those of the median step are beside them, and the forecast is held against that.\n\n", stdout);
 		stave_config_help(&c, stdout);
 	} else {
 		if (n)
