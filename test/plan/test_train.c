@@ -368,7 +368,7 @@ static void search_finds_the_best(void **state)
 		struct plan_machine m = machine("h100", f, 16);
 		struct plan_train_job j = {.shape = shapes[i], .seq = 4096, .batch = 32, .precision = PLAN_BF16};
 		double least, all = brute_force(&j, &m, INFINITY, &least);
-		for (double limit = least; limit < 40 * least; limit *= 1.7) {
+		for (double limit = least; limit < 40 * least; limit *= 3) {
 			struct plan_search s, again;
 			struct stave_err e = {0};
 			double best = brute_force(&j, &m, limit, &least);
