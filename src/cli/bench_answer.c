@@ -3,9 +3,9 @@
  *
  * As in the samples of training, what a step last met long ago (weights, cached keys and values) lies in memory, and what
  * the phase before has just written lies where it always does. Phases of one row take microseconds, and the memory's rate moves from
- * moment to moment: so a sample of few rows is a chain of phases in one parallel region, as a token is. Time is processor time of the thread that took longest, so that what other processes take
- * from the cores does not count; threads do not wait for one another within a chain. The
- * split over threads is model/'s: tasks of some panels, neighbours to one thread; of a prompt's attention, key heads of 64 rows. */
+ * moment to moment: so a sample of few rows is a chain of phases in one parallel region, as a token is. Time is processor time of the
+ * thread that took longest, so that what other processes take from the cores does not count; threads do not wait for one another within
+ * a chain. The split over threads is model/'s: its tasks of some panels, neighbours to one thread; of a prompt's attention, key heads of 64 rows. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,16 +15,14 @@
 #include "cli/bench_rates.h"
 #include "kernel/paged.h"
 #include "kernel/panel.h"
+#include "model/model.h"
 
 #define ANSWER_S 0.015                /* time given to one sample, each time */
 #define CHAIN_BYTES ((size_t)48 << 20) /* of weights that a chain reads */
 #define CHAIN_MAX 64
 #define ROW_CHAIN 8                   /* phases of one row in a chain */
 #define HOT_BYTES ((size_t)64 << 20)  /* of the pool: operands and results */
-#define ALONE_BYTES ((size_t)128 << 10) /* of a matrix in one task, for one row */
-#define FEW_BYTES ((size_t)512 << 10) /* for a few rows */
-#define MANY_ROWS 16                  /* from here on a task has MANY_PANELS */
-#define MANY_PANELS 8
+#define MANY_ROWS 16                  /* from here on arithmetic is the limit, and one phase is long enough to time */
 
 static double thread_s(void)
 {
@@ -50,18 +48,11 @@ struct stored {
 	float *y;
 };
 
-static int task_panels(const struct stored *p, int panels)
-{
-	int few = (int)((p->n == 1 ? ALONE_BYTES : FEW_BYTES) / (p->bytes / (size_t)panels)), c = p->n < MANY_ROWS ? few : MANY_PANELS, even = panels / (4 * stave_threads());
-	c = c < even ? c : even;
-	return c > 1 ? (p->n > 1 ? c - c % 2 : c) : 1;
-}
-
 static double run_stored(void *ctx)
 {
 	struct stored *p = ctx;
 	size_t unused = 0, panel = p->bytes / (size_t)((p->rows + STAVE_PANEL - 1) / STAVE_PANEL);
-	int panels = (p->rows + STAVE_PANEL - 1) / STAVE_PANEL, each = task_panels(p, panels), tasks = (panels + each - 1) / each;
+	int panels = (p->rows + STAVE_PANEL - 1) / STAVE_PANEL, each = stave_task_panels(&(struct stave_packed){.type = p->type, .rows = p->rows, .cols = p->cols}, p->n, stave_threads(), panels), tasks = (panels + each - 1) / each;
 	const char *w[CHAIN_MAX];
 	for (int i = 0; i < p->chain; i++)
 		w[i] = rates_take(p->b, p->bytes, false, &unused);
@@ -273,7 +264,7 @@ static void operand_row(const struct rows *p, int r)
 }
 
 /* Gate and up were computed by pieces of some columns, in the thread's own memory: each is read there and the product written. */
-#define PIECE (MANY_PANELS * STAVE_PANEL)
+#define PIECE (8 * STAVE_PANEL)
 static void activate_row(const struct rows *p, int r)
 {
 	for (int c = 0; c < p->C; c += PIECE)

@@ -37,16 +37,20 @@ static int most(int a, int b) { return a > b ? a : b; }
 
 /* ---- products ---- */
 
-int lm_chunk(const struct stave_lm *d, const struct lm_matrix *m, int n, int halves)
+int stave_task_panels(const struct stave_packed *w, int n, int threads, int limit)
 {
 	size_t each = n == 1 ? ALONE_BYTES : FEW_BYTES;
-	int panels = stave_panels(&m->w), c = n < MANY_ROWS ? (int)(each / lm_panel_bytes(&m->w)) : MANY_PANELS;
-	c = least(c, panels / (4 * d->threads)); /* enough tasks to even out */
-	if (halves)
-		c = least(c, d->chunk_floats / (halves * STAVE_PANEL * n));
+	int panels = stave_panels(w), c = n < MANY_ROWS ? (int)(each / lm_panel_bytes(w)) : MANY_PANELS;
+	c = least(least(c, panels / (4 * threads)), limit); /* enough tasks to even out */
 	if (n > 1 && c > 1)
 		c -= c % 2; /* the kernel takes panels in pairs */
-	return least(most(c, 1), LM_CHUNK_PANELS);
+	return most(c, 1);
+}
+
+int lm_chunk(const struct stave_lm *d, const struct lm_matrix *m, int n, int halves)
+{
+	int room = halves ? least(LM_CHUNK_PANELS, d->chunk_floats / (halves * STAVE_PANEL * n)) : LM_CHUNK_PANELS;
+	return stave_task_panels(&m->w, n, d->threads, room);
 }
 
 void lm_operand_row(unsigned kinds, void *const *operand, const float *x, int n, int cols, int r)

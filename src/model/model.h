@@ -193,6 +193,9 @@ void stave_lm_close(struct stave_lm *d);
  * their places in the arena, between runs, for about so many seconds. Results are the same to the bit before, meanwhile and after.
  * True: all of them are there, and no run reads matrices from the file any more. */
 bool stave_lm_settle(struct stave_lm *d, double seconds);
+struct stave_packed; /* kernel/panel.h */
+/* How a product of n rows (1 or more) with w is shared out: panels of one task, 1 to `limit`, for so many threads. */
+int stave_task_panels(const struct stave_packed *w, int n, int threads, int limit);
 /* The next n tokens of a sequence whose first `past` positions are in its pages: pages[i] (< config.pages) holds positions i * STAVE_PAGE …;
  * there are enough for past + n. Encoders: past is 0 and the n tokens are the whole text. */
 struct stave_lm_rows {

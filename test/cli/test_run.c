@@ -78,6 +78,9 @@ static void bench(void **state)
 	json_decref(j);
 	assert_int_equal(stave("", "bench infer", "--prompt 20 --generate 8 --reps 1 --sequences 3"), 0);
 	assert_non_null(strstr(out, "of all sequences"));
+	/* prompts of several steps, answers of two tokens: at no time do all of them decode, and no rate is made up */
+	assert_int_equal(stave("", "bench infer", "--prompt 200 --generate 1 --reps 1 --sequences 12"), 2);
+	assert_non_null(strstr(talk, "--generate"));
 }
 
 static void refusals(void **state)
