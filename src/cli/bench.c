@@ -110,7 +110,7 @@ static int measure(const struct machine_options *o, struct stave_machine *m, str
 {
 	char path[STAVE_PATH], took[32];
 	double start = stave_now_s(), others = others_s();
-	int rc = stave_machine_path(path, o->out, err); /* asked first: a minute's work must have where to go */
+	int rc = stave_machine_place(path, o->out, err); /* asked first: a minute's work must have where to go */
 	if (rc || (rc = bench_probe(m, o->disk, err)) || (o->rates && (rc = bench_rates(m, err))) || (rc = stave_machine_save(m, path, err)))
 		return rc;
 	warn_if_shared(m, others_s() - others, stave_now_s() - start);

@@ -215,19 +215,26 @@ json_t *stave_machine_json(const struct stave_machine *m)
 	return o;
 }
 
-int stave_machine_save(const struct stave_machine *m, const char *path_or_null, struct stave_err *err)
+int stave_machine_place(char out[STAVE_PATH], const char *path_or_null, struct stave_err *err)
 {
-	char path[STAVE_PATH], dir[STAVE_PATH];
-	int rc = stave_machine_path(path, path_or_null, err);
+	char dir[STAVE_PATH];
+	int rc = stave_machine_path(out, path_or_null, err);
 	if (rc)
 		return rc;
-	memcpy(dir, path, sizeof dir);
+	memcpy(dir, out, sizeof dir);
 	char *slash = strrchr(dir, '/');
-	if (slash && slash > dir) {
-		*slash = 0;
-		if ((rc = stave_mkdirs(dir, err)))
-			return rc;
-	}
+	if (!slash || slash == dir)
+		return 0;
+	*slash = 0;
+	return stave_mkdirs(dir, err);
+}
+
+int stave_machine_save(const struct stave_machine *m, const char *path_or_null, struct stave_err *err)
+{
+	char path[STAVE_PATH];
+	int rc = stave_machine_place(path, path_or_null, err);
+	if (rc)
+		return rc;
 	json_t *o = stave_machine_json(m);
 	if (!o)
 		return stave_err_set(err, STAVE_EFAIL, "machine profile: the processor name \"%s\" is not UTF-8", m->cpu);

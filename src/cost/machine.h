@@ -34,6 +34,8 @@ int stave_machine_load(struct stave_machine *m, const char *path_or_null, struct
 int stave_machine_save(const struct stave_machine *m, const char *path_or_null, struct stave_err *err);
 /* The path that load and save use. */
 int stave_machine_path(char out[STAVE_PATH], const char *path_or_null, struct stave_err *err);
+/* The same, its directory made. */
+int stave_machine_place(char out[STAVE_PATH], const char *path_or_null, struct stave_err *err);
 /* The document as text in memory; `what` names it in errors. *m is set only on success. */
 int stave_machine_parse(struct stave_machine *m, const char *text, size_t n, const char *what, struct stave_err *err);
 /* The document to write or print; NULL if the processor's name is not UTF-8. */
