@@ -13,7 +13,7 @@
 	X(serve,   "the OpenAI-style API over HTTP")                                       \
 	X(convert, "a model in the other format: Hugging Face directory or GGUF file")     \
 	X(quantize, "a model's matrices in fewer bits, as a GGUF file")                    \
-	X(bench,   "measure this machine, or training on it")                              \
+	X(bench,   "measure this machine, and training and answering on it")               \
 	X(doctor,  "what this machine has, what is missing, what to do")
 
 #define X(verb, help) int stave_cli_##verb(int argc, char **argv);

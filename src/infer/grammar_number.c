@@ -13,6 +13,7 @@
 
 #define WHOLE_DIGITS 16
 #define WHOLE_MAX 9999999999999999
+#define WHOLE_END 1e16 /* the next; doubles are compared with this, since they do not hold that */
 #define DOUBLE_DIGITS 15 /* any decimal of so many digits is told apart by a double */
 #define FRACTION_DIGITS 16
 
@@ -121,7 +122,7 @@ static bool to_limit(double x, bool open, struct limit *l)
 	char s[48] = "";
 	x = fabs(x);
 	*l = (struct limit){.open = open};
-	if (x >= WHOLE_MAX) {
+	if (x >= WHOLE_END) {
 		l->whole = WHOLE_MAX;
 		return true;
 	}
@@ -169,7 +170,7 @@ static struct ast *multiples(struct build *b, int m, bool positive)
 
 static struct ast *whole_multiples(struct build *b, int64_t lo, int64_t hi, double m)
 {
-	if (m != floor(m) || m > WHOLE_MAX)
+	if (m != floor(m) || m >= WHOLE_END)
 		return build_fail(b, "schema: multipleOf %g of a whole number is not supported", m);
 	int64_t step = (int64_t)m, from = lo >= 0 ? (lo + step - 1) / step : -(-lo / step), to = hi >= 0 ? hi / step : -((-hi + step - 1) / step);
 	if (to - from < FEW) {
@@ -201,7 +202,7 @@ static struct ast *real_between(struct build *b, const struct number_bounds *n, 
 	static const struct limit zero = {0}, least = {.open = true};
 	static const struct limit most_whole = {.whole = WHOLE_MAX};
 	struct limit lo = most_whole, hi = most_whole;
-	if (n->lo >= WHOLE_MAX || n->hi <= -WHOLE_MAX)
+	if (n->lo >= WHOLE_END || n->hi <= -WHOLE_END)
 		return build_fail(b, "schema: numbers of more than %d digits are not supported", WHOLE_DIGITS);
 	if ((!isinf(n->lo) && !to_limit(n->lo, n->lo_open, &lo)) || (!isinf(n->hi) && !to_limit(n->hi, n->hi_open, &hi)))
 		return build_fail(b, "schema: the bounds %.17g and %.17g are not supported; up to %d digits are", n->lo, n->hi, DOUBLE_DIGITS);
@@ -218,9 +219,9 @@ struct ast *grammar_number(struct build *b, const struct number_bounds *n)
 	int most = FRACTION_DIGITS;
 	if (n->whole || (n->multiple > 0 && n->multiple == floor(n->multiple))) {
 		double low = n->lo == floor(n->lo) ? n->lo + n->lo_open : ceil(n->lo), high = n->hi == floor(n->hi) ? n->hi - n->hi_open : floor(n->hi);
-		if (low > WHOLE_MAX || high < -WHOLE_MAX)
+		if (low >= WHOLE_END || high <= -WHOLE_END)
 			return build_fail(b, "schema: whole numbers of more than %d digits are not supported", WHOLE_DIGITS);
-		int64_t lo = low < -WHOLE_MAX ? -WHOLE_MAX : (int64_t)low, hi = high > WHOLE_MAX ? WHOLE_MAX : (int64_t)high;
+		int64_t lo = low <= -WHOLE_END ? -WHOLE_MAX : (int64_t)low, hi = high >= WHOLE_END ? WHOLE_MAX : (int64_t)high;
 		if (lo > hi)
 			return ast_never(b);
 		double m = n->multiple; /* a whole number is a multiple of 1, .5, .25, .1 … */

@@ -509,6 +509,10 @@ static void hostile_sources_are_bounded(void **state)
 	hostile(v, R, strdup("[]"), "nothing matches");
 	hostile(v, R, strdup("a[]|b"), NULL);
 	hostile(v, J, strdup("false"), "nothing matches");
+	/* bounds beside the last number of 16 digits, which a double does not hold */
+	hostile(v, J, strdup("{\"type\":\"integer\",\"minimum\":10000000000000000}"), "more than 16 digits");
+	hostile(v, J, strdup("{\"type\":\"integer\",\"maximum\":-10000000000000000}"), "more than 16 digits");
+	hostile(v, J, strdup("{\"type\":\"integer\",\"minimum\":-10000000000000000,\"maximum\":10000000000000000}"), NULL);
 	hostile(v, J, strdup("{\"type\":\"object\",\"required\":[\"a\"],\"properties\":{\"a\":false}}"), "nothing matches");
 	/* bad characters and classes */
 	hostile(v, G, strdup("root ::= \"\xff\""), "UTF-8");
